@@ -1,0 +1,64 @@
+# `make` alone lists the targets. Every target installs what it needs into .venv first.
+
+DATASET ?= digits
+PYTHON ?= python3
+BASE ?= main
+
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# What a run sets in params.yaml. The digits are few: smaller batches, more epochs.
+ifeq ($(DATASET),digits)
+SETTINGS ?= -S dataset=digits -S epochs=20 -S train.batch_size=32
+else
+SETTINGS ?= -S dataset=$(DATASET) -S epochs=10 -S train.batch_size=256
+endif
+
+# `dvc exp run` records a commit, for which git wants an author. Where none is configured, one is
+# lent to this command alone.
+AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/null || \
+	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
+	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
+
+.PHONY: help run test lint report lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: $(VENV)/installed  ## run the whole pipeline on DATASET (digits; mnist, fashion_mnist), print the results
+	@$(AUTHOR) dvc exp run $(SETTINGS)
+	@python -m stages.results
+
+test: $(VENV)/installed-tests lint  ## run all tests
+	@python -m pytest
+
+lint: $(VENV)/installed-tests  ## check style and formatting
+	@ruff check
+	@ruff format --check
+
+report: $(VENV)/installed  ## open the report of the last run
+	@python -m webbrowser -t "file://$(CURDIR)/plots/report.html"
+
+lock: $(VENV)/installed  ## pin the newest versions that requirements.in allows
+	@pip install -q uv
+	@uv pip compile -q --universal --generate-hashes --python-version 3.11 \
+		--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
+	@cd tests && uv pip compile -q --universal --generate-hashes --python-version 3.11 \
+		--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
+
+clean:  ## remove what the pipeline made and git ignores; keep .venv and the DVC cache
+	@rm -rf data plots/figures plots/report.html dvc_plots .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12 run"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (about two minutes, once)"
+	@pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
+	@pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,175 @@
+"""`params.yaml` as typed, complete and locked objects.
+
+Every stage calls `load_params` first: an unknown or missing key, a wrong type or a value out
+of range ends the stage in one line. A new model adds its section's class here.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from stages.files import StageError
+
+PARAMS_FILE = Path("params.yaml")
+DATASETS = ("mnist", "fashion_mnist", "digits")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def _number(value: Any) -> Any:
+    """Read `1e-05`, which DVC writes and YAML 1.1 takes for text, as the number it is."""
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
+
+
+def _dataset(value: str) -> str:
+    if value not in DATASETS and not value.endswith(".npz"):
+        raise ValueError(f"it should be {', '.join(DATASETS)} or the path of an .npz file")
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_number)]
+NonNegative = Annotated[Float, Field(ge=0)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Inside = Annotated[Float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Counts = Annotated[list[Count], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A mapping without defaults: all keys must be there, and no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Prepare(Section):
+    """How the training set is split."""
+
+    val_fraction: Inside
+    split_seed: Seed
+
+
+class Train(Section):
+    """What the trainings of all models share."""
+
+    batch_size: Count
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"]
+    momentum: Fraction
+    schedule: Literal["constant", "cosine", "one_cycle"]
+    warmup: Inside
+    clip_norm: NonNegative
+    precision: Literal["float32", "mixed_bfloat16"]
+    early_stopping: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0)]
+
+
+class Model(Section):
+    """What each model sets for itself, so that none is judged on another's recipe."""
+
+    dense: Count
+    dropout: Fraction
+    learning_rate: Annotated[Float, Field(gt=0)]
+    weight_decay: NonNegative
+    label_smoothing: Fraction
+    shift: Annotated[int, Field(ge=0)]
+    rotation: Annotated[Float, Field(ge=0, le=180)]
+    zoom: Fraction
+    flip: bool
+
+
+class Convolutional(Section):
+    """Knobs of the convolution blocks."""
+
+    filters: Counts
+    kernel_size: Count
+    padding: Literal["valid", "same"]
+    batch_norm: bool
+    batch_norm_momentum: Inside
+
+
+class Recurrent(Section):
+    """Knobs of the LSTM layers."""
+
+    units: Counts
+    bidirectional: bool
+
+
+class Cnn(Convolutional, Model):
+    """The section `cnn`."""
+
+
+class Lstm(Recurrent, Model):
+    """The section `lstm`."""
+
+
+class Hybrid(Convolutional, Recurrent, Model):
+    """The section `hybrid`."""
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    dataset: Annotated[str, AfterValidator(_dataset)]
+    epochs: Count
+    seed: Seed
+    prepare: Prepare
+    train: Train
+    cnn: Cnn
+    lstm: Lstm
+    hybrid: Hybrid
+
+
+MODELS = tuple(
+    name for name, field in Params.model_fields.items() if issubclass(field.annotation, Model)
+)
+
+
+def _one_line(error: ValidationError) -> str:
+    """Say the first thing wrong in `error`: the key, its value and what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    others = error.error_count() - 1
+    more = f" (and {others} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        section = Params
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key {key!r}; allowed here: {', '.join(section.model_fields)}{more}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing{more}"
+    reason = first["msg"].removeprefix("Value error, ")
+    if reason.startswith(("Input should", "List should")):
+        reason = f"it {reason.split(' ', 1)[1]}"
+    return f"{key} is {reprlib.repr(first['input'])}; {reason}{more}"
+
+
+def parse_params(document: Any) -> Params:
+    """Check a parsed YAML document and return it typed.
+
+    Raises
+    ------
+    StageError
+        In one line: the key, its value and what is allowed.
+    """
+    if not isinstance(document, dict):
+        raise StageError(f"{PARAMS_FILE} should be a mapping, not {type(document).__name__}")
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        raise StageError(f"{PARAMS_FILE}: {_one_line(error)}") from None
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `path`; StageError says in one line what is wrong with it."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; run stages from the repository's root") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise StageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return parse_params(document)

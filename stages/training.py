@@ -1,0 +1,268 @@
+"""Training one model: the examples of an epoch, the graph they run through, the recipe.
+
+The order of the examples and their augmentation are functions of (seed, epoch) alone, so that an
+epoch is the same whatever ran before it. `fit` is used by the stage, and by whatever else trains.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from stages.files import StageError
+from stages.params import Model, Train
+
+STEPS_PER_EXECUTION = 32  # steps the backend runs without returning to Python
+RECURRENT = (layers.LSTM, layers.Bidirectional)
+WARMUP_START = 1 / 25  # of the peak rate; the values of fastai's one-cycle (Smith, 2018)
+FINAL_RATE = 1e-3  # of the peak rate
+PREDICTION_BATCH = 250  # images a step where nothing is learned
+
+
+@dataclass
+class Arrays:
+    """One part of the prepared data: `x` uint8 (n, h, w, c), maybe memory-mapped; `y` (n,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def release(self) -> None:
+        """Let the system drop the mapped pages read so far; they stay in its file cache."""
+        mapped = getattr(self.x, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class Epoch(keras.utils.PyDataset):
+    """The batches of one epoch, shuffled and, where the recipe says so, augmented."""
+
+    def __init__(self, data: Arrays, batch_size: int, section: Model, seed: int, epoch: int):
+        super().__init__()
+        self.data, self.batch_size, self.section = data, batch_size, section
+        self.seed, self.epoch = seed, epoch
+        self.order = np.random.default_rng((seed, epoch)).permutation(len(data.y))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        chosen = np.sort(self.order[step * self.batch_size : (step + 1) * self.batch_size])
+        inputs = {"image": self.data.x[chosen]}
+        if augments(self.section):
+            random = np.random.default_rng((self.seed, self.epoch, step))
+            height, width = inputs["image"].shape[1:3]
+            inputs["transform"] = transforms(random, len(chosen), (height, width), self.section)
+        if step == len(self) - 1:
+            self.data.release()
+        return inputs, self.data.y[chosen]
+
+
+def augments(section: Model) -> bool:
+    """Whether a recipe changes the training images at all."""
+    return bool(section.shift or section.rotation or section.zoom or section.flip)
+
+
+def transforms(
+    random: np.random.Generator, n: int, size: tuple[int, int], section: Model
+) -> np.ndarray:
+    """Draw `n` affine maps from output to input pixels, about the image's centre.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (n, 8), ``[a0, a1, a2, b0, b1, b2, 0, 0]``: the output pixel (x, y) is the input
+        pixel (a0 x + a1 y + a2, b0 x + b1 y + b2), as `keras.ops.image.affine_transform` has it.
+    """
+    angle = np.deg2rad(random.uniform(-1, 1, n) * section.rotation)
+    scale = 1 / (1 + random.uniform(-1, 1, n) * section.zoom)
+    mirror = np.where(section.flip & (random.random(n) < 0.5), -1.0, 1.0)
+    shift = random.integers(-section.shift, section.shift, (2, n), endpoint=True)
+    a0, a1 = mirror * scale * np.cos(angle), -mirror * scale * np.sin(angle)
+    b0, b1 = scale * np.sin(angle), scale * np.cos(angle)
+    centre_y, centre_x = (size[0] - 1) / 2, (size[1] - 1) / 2
+    a2 = centre_x - a0 * (centre_x + shift[0]) - a1 * (centre_y + shift[1])
+    b2 = centre_y - b0 * (centre_x + shift[0]) - b1 * (centre_y + shift[1])
+    zero = np.zeros(n)
+    return np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
+
+
+class TrainingGraph(keras.Model):
+    """A model's own layers, run as training wants them: augmented, LSTMs in parallel parts.
+
+    The weights are those of `model`, which stays plain and is what gets saved.
+    """
+
+    def __init__(self, model: keras.Sequential, batch_parts: int):
+        super().__init__(name=f"train_{model.name}")
+        self.model = model
+        self.batch_parts = batch_parts
+
+    def call(self, inputs: dict, training: bool = False):
+        x = inputs["image"]
+        if not training:
+            return self.model(x, training=False)
+        if "transform" in inputs:
+            x = ops.image.affine_transform(
+                ops.cast(x, "float32"), inputs["transform"], interpolation="bilinear"
+            )
+        for layer in self.model.layers:
+            if isinstance(layer, RECURRENT) and self.batch_parts > 1:
+                x = self._in_parts(layer, x)
+            else:
+                x = layer(x)  # `training` is handed down by Keras
+        return x
+
+    def _in_parts(self, layer: layers.Layer, x):
+        n = ops.shape(x)[0]
+        cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
+        parts = [layer(x[a:b]) for a, b in pairwise(cuts)]
+        return ops.concatenate(parts, axis=0)
+
+
+def learning_rate(
+    schedule: str, peak: float, steps: int, warmup: float
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return the rate, or its schedule over `steps` steps, for an optimizer."""
+    if schedule == "constant":
+        return peak
+    if schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(peak, decay_steps=steps)
+    climb = max(1, round(warmup * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=peak * WARMUP_START,
+        warmup_target=peak,
+        warmup_steps=climb,
+        decay_steps=max(1, steps - climb),
+        alpha=FINAL_RATE,
+    )
+
+
+def make_optimizer(train: Train, section: Model, steps: int) -> keras.optimizers.Optimizer:
+    """Return the optimizer for a run of `steps` steps; biases and norms are never decayed."""
+    shared = {
+        "learning_rate": learning_rate(train.schedule, section.learning_rate, steps, train.warmup),
+        "weight_decay": section.weight_decay or None,
+        "global_clipnorm": train.clip_norm or None,
+    }
+    kinds = {
+        "adam": lambda: keras.optimizers.Adam(**shared),
+        "adamw": lambda: keras.optimizers.AdamW(**shared | {"weight_decay": section.weight_decay}),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**shared),
+        "sgd": lambda: keras.optimizers.SGD(**shared, momentum=train.momentum, nesterov=True),
+    }
+    optimizer = kinds[train.optimizer]()
+    if section.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def smoothed_cross_entropy(label_smoothing: float, num_classes: int) -> Callable:
+    """Return the loss: cross-entropy against targets smoothed as Szegedy et al. (2016) do."""
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy()
+
+    def loss(y_true, y_pred):
+        one_hot = ops.one_hot(ops.reshape(ops.cast(y_true, "int32"), (-1,)), num_classes)
+        return keras.losses.categorical_crossentropy(
+            one_hot, y_pred, label_smoothing=label_smoothing
+        )
+
+    return loss
+
+
+def fit(
+    model: keras.Sequential,
+    train_data: Arrays,
+    val_data: Arrays,
+    *,
+    epochs: int,
+    seed: int,
+    train: Train,
+    section: Model,
+    batch_parts: int,
+) -> Iterator[dict[str, float]]:
+    """Train `model` in place; yield a row of history after each epoch.
+
+    Yields
+    ------
+    dict
+        ``epoch`` from 1, ``accuracy, val_accuracy, loss, val_loss, learning_rate`` (the rate at
+        the epoch's end) and ``seconds``. Losses are plain cross-entropy in nats; the training
+        figures are running means over the epoch, augmentation and dropout included.
+
+    Raises
+    ------
+    StageError
+        The loss is no longer finite.
+    """
+    steps = math.ceil(len(train_data.y) / train.batch_size)
+    graph = TrainingGraph(model, batch_parts)
+    graph.compile(
+        optimizer=make_optimizer(train, section, steps * epochs),
+        loss=smoothed_cross_entropy(section.label_smoothing, model.output_shape[-1]),
+        metrics=[
+            "accuracy",
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
+        ],
+        steps_per_execution=min(STEPS_PER_EXECUTION, steps),
+        jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
+    )
+    best, waited, best_weights = float("inf"), 0, None
+    for epoch in range(1, epochs + 1):
+        started = time.perf_counter()
+        logs = graph.fit(
+            Epoch(train_data, train.batch_size, section, seed, epoch),
+            epochs=1,
+            shuffle=False,
+            validation_data=({"image": val_data.x}, val_data.y),
+            validation_batch_size=PREDICTION_BATCH,
+            verbose=0,
+        ).history
+        row = {
+            "epoch": epoch,
+            "accuracy": logs["accuracy"][0],
+            "val_accuracy": logs["val_accuracy"][0],
+            "loss": logs["cross_entropy"][0],
+            "val_loss": logs["val_cross_entropy"][0],
+            "learning_rate": float(ops.convert_to_numpy(graph.optimizer.learning_rate)),
+            "seconds": time.perf_counter() - started,
+        }
+        if not np.isfinite([row["loss"], row["val_loss"]]).all():
+            raise StageError(
+                f"{model.name}: the loss is {row['loss']} after epoch {epoch}, at learning rate "
+                f"{row['learning_rate']:.2g}; try a smaller {model.name}.learning_rate, or "
+                f"train.clip_norm=1"
+            )
+        yield row
+        if not train.early_stopping:
+            continue
+        if row["val_loss"] < best:
+            best, waited, best_weights = row["val_loss"], 0, model.get_weights()
+        else:
+            waited += 1
+            if waited >= train.early_stopping:
+                break
+    if best_weights is not None:
+        model.set_weights(best_weights)
+
+
+def score(model: keras.Model, data: Arrays) -> dict[str, float]:
+    """Return accuracy and mean cross-entropy (nats) of a model, nothing dropped or augmented."""
+    probabilities = predict(model, data.x)
+    right = probabilities.argmax(axis=1) == data.y
+    likelihood = probabilities[np.arange(len(data.y)), data.y].astype(np.float64)
+    loss = -np.log(np.maximum(likelihood, keras.config.epsilon())).mean()
+    return {"accuracy": float(right.mean()), "loss": float(loss)}
+
+
+def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Return the probabilities, float32 (n, classes), that a model gives images `x`."""
+    return model.predict(x, batch_size=PREDICTION_BATCH, verbose=0)
