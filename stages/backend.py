@@ -21,8 +21,8 @@ MIN_PART = 64  # examples; smaller parts of a batch cost more in calls than they
 class Threads:
     """How a training uses the processor.
 
-    `intra_op` threads share one operation, `inter_op` operations run side by side, and the LSTM
-    layers run each batch in `batch_parts` parallel parts.
+    `intra_op` threads share one operation, `inter_op` operations run side by side, and each batch
+    runs through the model in `batch_parts` parallel parts.
     """
 
     intra_op: int
@@ -33,17 +33,17 @@ class Threads:
         return asdict(self)
 
 
-def choose_threads(threads: int, recurrent: bool, batch_size: int) -> Threads:
+def choose_threads(threads: int, batch_size: int, batch_norm: bool) -> Threads:
     """Return the thread setting for `threads` cores (0: all that this process may use).
 
-    The products in an LSTM's time steps are too small to share among threads: a recurrent model
-    is faster with one thread an operation and the batch in as many parallel parts as there are
-    threads (benchmarks/README.md has the figures). Convolutions are shared among the threads.
+    Most products in these models are too small to share among threads: one thread an operation,
+    and the batch in parallel parts, is faster (benchmarks/README.md has the figures). A model that
+    normalizes batches does so within each part, so there the number of parts does not follow the
+    machine: it would change what is computed.
     """
     cores = threads or joblib.cpu_count()  # heeds affinity and containers' limits
-    if not recurrent:
-        return Threads(intra_op=cores, inter_op=cores, batch_parts=1)
-    parts = max(1, min(cores, batch_size // MIN_PART))
+    most = max(1, batch_size // MIN_PART)
+    parts = min(most, 2 if batch_norm else max(2, cores))
     return Threads(intra_op=max(1, cores // parts), inter_op=cores, batch_parts=parts)
 
 

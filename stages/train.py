@@ -20,7 +20,7 @@ from pathlib import Path
 
 from stages.backend import Threads, choose_threads, configure
 from stages.files import run, write_csv, write_json
-from stages.params import MODELS, Recurrent, load_params
+from stages.params import MODELS, Convolutional, load_params
 from stages.prepared import read_manifest, read_split
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
@@ -33,9 +33,8 @@ def main() -> None:
 
     params = load_params()
     section = getattr(params, name)
-    threads = choose_threads(
-        params.train.threads, isinstance(section, Recurrent), params.train.batch_size
-    )
+    batch_norm = isinstance(section, Convolutional) and section.batch_norm
+    threads = choose_threads(params.train.threads, params.train.batch_size, batch_norm)
     configure(threads, params.seed, params.train.precision)
     from stages.archive import save_model
     from stages.models import build

@@ -15,13 +15,12 @@ from itertools import pairwise
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from stages.files import StageError
 from stages.params import Model, Train
 
 STEPS_PER_EXECUTION = 32  # steps the backend runs without returning to Python
-RECURRENT = (layers.LSTM, layers.Bidirectional)
 WARMUP_START = 1 / 25  # of the peak rate; the values of fastai's one-cycle (Smith, 2018)
 FINAL_RATE = 1e-3  # of the peak rate
 PREDICTION_BATCH = 250  # images a step where nothing is learned
@@ -95,9 +94,12 @@ def transforms(
 
 
 class TrainingGraph(keras.Model):
-    """A model's own layers, run as training wants them: augmented, LSTMs in parallel parts.
+    """A model run as training wants it: images augmented, each batch in parallel parts.
 
-    The weights are those of `model`, which stays plain and is what gets saved.
+    The parts are independent branches of one graph, which the backend runs side by side: small
+    operations fill the processor better so than when each is shared among threads. Where a model
+    normalizes batches, it does so part by part ("ghost" batches; Hoffer et al., 2017). The weights
+    are those of `model`, which stays plain and is what gets saved.
     """
 
     def __init__(self, model: keras.Sequential, batch_parts: int):
@@ -113,18 +115,9 @@ class TrainingGraph(keras.Model):
             x = ops.image.affine_transform(
                 ops.cast(x, "float32"), inputs["transform"], interpolation="bilinear"
             )
-        for layer in self.model.layers:
-            if isinstance(layer, RECURRENT) and self.batch_parts > 1:
-                x = self._in_parts(layer, x)
-            else:
-                x = layer(x)  # `training` is handed down by Keras
-        return x
-
-    def _in_parts(self, layer: layers.Layer, x):
         n = ops.shape(x)[0]
         cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
-        parts = [layer(x[a:b]) for a, b in pairwise(cuts)]
-        return ops.concatenate(parts, axis=0)
+        return ops.concatenate([self.model(x[a:b], training=True) for a, b in pairwise(cuts)])
 
 
 def learning_rate(
