@@ -68,6 +68,11 @@ def set_keys(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
     return changed
 
 
+def names(folder: Path) -> list[str]:
+    """Return the names of all that a folder holds, hidden and temporary files included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture(scope="session")
 def tiny_document() -> dict[str, Any]:
     """`params.yaml` as parsed YAML, with the values of `TINY`."""

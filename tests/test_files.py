@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, names
 
 from stages.files import (
     INTERRUPTED,
@@ -31,7 +30,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
         assert temporary.parent == path.parent, "a rename is atomic only within one file system"
         temporary.write_text("whole")
     assert path.read_text() == "whole"
-    assert os.listdir(path.parent) == ["file.txt"]
+    assert names(path.parent) == ["file.txt"]
 
 
 def test_the_old_file_stays_when_writing_fails(tmp_path):
@@ -41,7 +40,7 @@ def test_the_old_file_stays_when_writing_fails(tmp_path):
         temporary.write_text("new, but only")
         raise RuntimeError("halfway")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert names(tmp_path) == ["file.txt"]
 
 
 def test_a_written_file_is_readable_by_others(tmp_path):
@@ -84,7 +83,7 @@ def test_csv_has_a_header_and_the_same_line_ends_everywhere(tmp_path):
 def test_csv_rows_have_one_set_of_columns(tmp_path):
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         write_csv(tmp_path / "a.csv", [{"a": 1}, {"b": 2}])
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_a_users_mistake_is_one_line_and_status_1():
