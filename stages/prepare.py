@@ -46,7 +46,7 @@ def split(
             rare = int(np.argmin(np.where(left == 0, counts, len(y))))
             raise StageError(
                 f"class {dataset.class_names[rare]!r} has {counts[rare]} of {len(y)} training "
-                f"images, too few for training and validation at prepare.val_fraction={val_fraction}"
+                f"images, too few for both parts at prepare.val_fraction={val_fraction}"
             )
     train, val = np.sort(train), np.sort(val)
     return {

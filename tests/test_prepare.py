@@ -46,7 +46,7 @@ def test_the_split_is_a_function_of_its_seed():
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_a_class_without_an_image_in_a_part_is_named(fraction):
-    with pytest.raises(StageError, match=rf"class '.' has 20 of 60 .* val_fraction={fraction}"):
+    with pytest.raises(StageError, match=rf"class '.' has 20 of 60 .*val_fraction={fraction}"):
         split(dataset(), fraction, split_seed=1)
 
 
