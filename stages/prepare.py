@@ -38,15 +38,15 @@ def split(
         train, val = train_test_split(
             np.arange(len(y)), test_size=val_fraction, stratify=y, random_state=split_seed
         )
-    except ValueError:
-        train, val = np.arange(len(y)), np.arange(0)
-    for part, indices in (("training", train), ("validation", val)):
+    except ValueError:  # a class of one image, or a part with fewer images than classes
+        train = val = np.arange(0)
+    for indices in (train, val):
         left = np.bincount(y[indices], minlength=len(dataset.class_names))
         if (left == 0).any():
-            rare = int(np.argmin(left))
+            rare = int(np.argmin(np.where(left == 0, counts, len(y))))
             raise StageError(
                 f"class {dataset.class_names[rare]!r} has {counts[rare]} of {len(y)} training "
-                f"images, none of which is left for {part} at prepare.val_fraction={val_fraction}"
+                f"images, too few for both parts at prepare.val_fraction={val_fraction}"
             )
     train, val = np.sort(train), np.sort(val)
     return {

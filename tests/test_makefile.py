@@ -1,0 +1,39 @@
+"""The Makefile's targets explain themselves, and its settings are the committed ones."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+from conftest import ROOT
+
+
+def make(*arguments: str) -> str:
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_make_alone_lists_every_target_with_its_help():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    shown = dict(line.split(maxsplit=2)[1:] for line in make("-s").splitlines())
+    assert list(shown) and set(shown) == set(phony)
+    assert all(len(line) > 10 for line in shown.values())
+
+
+def test_a_run_on_mnist_uses_the_committed_epochs_and_batch():
+    committed = subprocess.run(
+        ["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if committed.returncode:
+        pytest.skip("not a git repository: the committed parameters are unknown")
+    params = yaml.safe_load(committed.stdout)
+    settings = make("-s", "--eval=show: ; @echo $(SETTINGS)", "show", "DATASET=mnist").split()[1::2]
+    assert settings == [
+        "dataset=mnist",
+        f"epochs={params['epochs']}",
+        f"train.batch_size={params['train']['batch_size']}",
+    ]

@@ -1,0 +1,202 @@
+"""The pipeline through the `dvc` command, in a copy of the project, on digits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import ROOT, Project, names, tiny_arrays
+
+from stages.params import MODELS
+
+STAGES = ("prepare", *(f"train_{name}" for name in MODELS), "evaluate", "report")
+
+
+def ran(output: str) -> list[str]:
+    """Return the stages that DVC ran, not those that it skipped or took from the run cache."""
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def author(project: Project) -> list[str]:
+    """Return what the Makefile puts before `dvc exp run` in this folder."""
+    done = project.run("make", "-s", "--eval=show: ; @echo $(AUTHOR)", "show")
+    return done.stdout.split()
+
+
+def test_repro_runs_every_stage_and_leaves_what_it_declares(pipeline):
+    assert ran(pipeline.first_output) == list(STAGES)
+    assert pipeline.run("git", "status", "--short").stdout == ""
+    evaluation = json.loads(pipeline.read("metrics/evaluation.json"))
+    for name in (*MODELS, "ensemble"):
+        assert {"accuracy", "loss", "macro_f1", "errors"} <= set(evaluation[name])
+    for name in MODELS:
+        train = json.loads(pipeline.read(f"metrics/train/{name}.json"))
+        assert train["epochs"] == 1
+        assert set(train["train"]) == set(train["val"]) == {"accuracy", "loss"}
+        timing = json.loads(pipeline.read(f"metrics/timing/{name}.json"))
+        assert {"train_seconds", "seconds_per_epoch", "examples_per_second", "peak_memory_bytes",
+                "threads", "versions", "processor"} <= set(timing)  # fmt: skip
+        rows = pipeline.read(f"plots/history/{name}.csv").splitlines()
+        assert rows[0] == "epoch,accuracy,val_accuracy,loss,val_loss,learning_rate"
+        assert [row.split(",")[0] for row in rows[1:]] == ["1"]
+        assert pipeline.read(f"plots/confusion/{name}.csv").startswith("actual,predicted\n")
+
+
+def test_a_second_repro_has_nothing_to_do(pipeline):
+    output = pipeline.dvc("repro")
+    assert ran(output) == []
+    assert "Data and pipelines are up to date." in output
+    assert pipeline.run("git", "status", "--short").stdout == ""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_models_parameter_reruns_that_model_alone(clone, model):
+    clone.set({f"{model}.dense": 9})
+    assert ran(clone.dvc("repro", "--dry")) == [f"train_{model}", "evaluate", "report"]
+
+
+def test_an_experiment_without_an_identity_and_back_again_from_the_run_cache(clone):
+    prefix = author(clone)
+    assert prefix[0] == "env"
+    assert len(prefix) == 5, "name and e-mail of author and committer"
+    done = clone.run(*prefix, "dvc", "exp", "run", "-S", "lstm.units=[16]")
+    assert ran(done.stdout) == ["train_lstm", "evaluate", "report"]
+    assert "16" in clone.dvc("params", "diff")
+    assert "lstm" in clone.dvc("metrics", "diff")
+    assert clone.run("git", "config", "--list", "--local").stdout.find("user.") == -1
+    clone.set({})
+    back = clone.dvc("repro")
+    assert ran(back) == []
+    assert "is cached - skipping run" in back
+    assert clone.run("git", "diff", "--stat", "HEAD", "--", "metrics", "dvc.lock").stdout == ""
+
+
+def test_the_makefile_lends_no_identity_where_there_is_one(clone):
+    clone.run("git", "config", "user.name", "a")
+    clone.run("git", "config", "user.email", "a@localhost")
+    assert author(clone) == []
+
+
+def test_queued_experiments_run_and_are_shown(clone):
+    prefix = author(clone)
+    clone.run(*prefix, "dvc", "exp", "run", "--queue", "-S", "lstm.dense=4,5")
+    clone.run(*prefix, "dvc", "queue", "start")
+    clone.run(*prefix, "dvc", "queue", "logs", names(clone.path(".dvc/tmp/exps"))[0], status=None)
+    for _ in range(60):
+        status = clone.dvc("queue", "status")
+        if not re.search(r"Running|Queued", status.partition("Worker status")[0]):
+            break
+        clone.run("sleep", "2")
+    assert status.count("Success") == 2, status
+    shown = clone.dvc("exp", "show", "--csv")
+    column = shown.splitlines()[0].split(",").index("lstm.dense")
+    values = {line.split(",")[column] for line in shown.splitlines()[1:] if "," in line}
+    assert {"4", "5"} <= values
+
+
+def specs(page: str) -> str:
+    """Return the plots' Vega-Lite text of a page that `dvc plots` wrote."""
+    assert "vegaEmbed" in page or "vega-lite" in page
+    return page
+
+
+@pytest.mark.parametrize("command", [["show"], ["diff", "HEAD~0"]])
+def test_plots_hold_every_model(clone, command):
+    output = clone.dvc("plots", *command, "--out", "page")
+    assert "error" not in output.lower()
+    page = specs(clone.read("page/index.html"))
+    for title in ("Training accuracy", "Validation accuracy", "Training loss", "Validation loss"):
+        assert title in page
+    for name in MODELS:
+        assert f"{name}.csv" in page
+        assert f"Confusion, {name}" in page
+
+
+# --- bad input ----------------------------------------------------------------------------
+
+
+def fails_clearly(project: Project, stage: str = "prepare") -> str:
+    """Run `dvc repro`; return the stage's one line. Nothing half-written may be left."""
+    lock = project.read("dvc.lock")
+    done = project.run("dvc", "repro", status=None)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"failed to reproduce '{stage}'" in done.stderr
+    assert project.read("dvc.lock") == lock
+    return lines[0]
+
+
+A = tiny_arrays()
+BAD_FILES = [
+    ({"y_train": None}, "has no array 'y_train'"),
+    ({"y_train": A["y_train"] - 1}, "y_train goes from -1"),
+    ({"y_train": np.append(A["y_train"], 0)}, "60 images, y_train 61 labels"),
+    ({"x_test": A["x_test"][:, :-1]}, "the images differ in size"),
+    ({"x_train": np.array([np.zeros((2, 2)), None], object)}, "holds Python objects"),
+    ({"y_train": np.r_[2, np.arange(59) % 2]}, "class '2' has 1 of 60"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD_FILES, ids=[said for _, said in BAD_FILES])
+def test_bad_arrays_end_in_one_line(clone, make_npz, changes, said):
+    before = names(clone.path("data"))
+    clone.set({"dataset": str(make_npz(changes))})
+    assert said in fails_clearly(clone)
+    assert set(names(clone.path("data"))) <= set(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 0}, "epochs is 0; it should be greater than or equal to 1"),
+        ({"dataset": "minst"}, "dataset is 'minst'; it should be mnist, fashion_mnist, digits or"),
+        ({"cnn.filters": [4] * 5}, "cnn.filters has 5 convolution blocks"),
+    ],
+)
+def test_bad_parameters_end_in_one_line(clone, changes, said):
+    clone.set(changes)
+    assert said in fails_clearly(clone, "train_cnn" if "dataset" not in changes else "prepare")
+    if "dataset" not in changes:
+        assert not clone.path("data/models/cnn.keras").exists()
+
+
+def test_no_network_and_no_file_end_in_one_line(clone):
+    clone.set({"dataset": "mnist"})
+    line = fails_clearly(clone)
+    assert "cannot download" in line
+    assert "dataset=digits" in line
+
+
+@pytest.mark.parametrize("kind", ["truncated", "wrong content"])
+def test_a_bad_cached_file_ends_in_one_line_and_stays(clone, make_npz, tmp_path, kind):
+    cached = tmp_path / "keras/datasets/mnist.npz"
+    cached.parent.mkdir(parents=True)
+    content = make_npz().read_bytes()
+    cached.write_bytes(content if kind == "wrong content" else content[:300])
+    clone.environment = clone.environment | {"KERAS_HOME": str(tmp_path / "keras")}
+    clone.set({"dataset": "mnist"})
+    assert str(cached) in fails_clearly(clone)
+    assert names(cached.parent) == ["mnist.npz"]
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(project):
+    """`data` is a file: nobody can write into it, root included, whom permissions do not stop."""
+    project.path("data").write_text("in the way")
+    done = project.stage("prepare", status=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "data" in done.stderr
+    assert project.read("data") == "in the way"
+
+
+def test_the_work_tree_is_not_written_by_any_of_this(pipeline):
+    assert not pipeline.folder.is_relative_to(ROOT)
+    top = subprocess.run(
+        ["git", "rev-parse", "--show-toplevel"],
+        cwd=pipeline.folder, env=pipeline.environment, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert top == str(pipeline.folder.resolve())
