@@ -20,7 +20,7 @@ AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/
 	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
 	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
 
-.PHONY: help run test lint report lock clean
+.PHONY: help run test lint report review lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ lint: $(VENV)/installed-tests  ## check style and formatting
 
 report: $(VENV)/installed  ## open the report of the last run
 	@python -m webbrowser -t "file://$(CURDIR)/plots/report.html"
+
+review: export BASE := $(BASE)
+review: $(VENV)/installed  ## compare figures and parameters with those of BASE (main)
+	@python -m stages.review "$$BASE"
 
 lock: $(VENV)/installed  ## pin the newest versions that requirements.in allows
 	@pip install -q uv

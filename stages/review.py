@@ -1,0 +1,283 @@
+"""What a branch did to the figures, as Markdown for its pull request.
+
+    python -m stages.review main        writes review/review.md and review/curves.svg
+    python -m stages.review --check     only: does dvc.lock record this code and these parameters?
+
+Compares the work tree with the commit at which it left the base. The differences, the stale
+stages and the curves' data are DVC's own; here they are judged and laid out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import yaml
+from jinja2 import Environment, FileSystemLoader
+from scipy import stats
+
+from stages.files import StageError, run, write_text
+
+OUT = Path("review")
+EVALUATION = "metrics/evaluation.json"
+STUDIES = Path("studies/results")
+FLOORS = Path("studies/floors.yaml")
+CONFIDENCE = 0.95
+CURVES = ("validation_accuracy", "validation_loss")  # of the top-level plots in dvc.yaml
+MARKDOWN = str.maketrans(
+    {"|": "\\|", "<": "&lt;", ">": "&gt;", "`": "'", "\n": " ", "@": "@\u200b"}
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Review the work tree against a base.")
+    parser.add_argument("base", nargs="?", default="main")
+    parser.add_argument("--check", action="store_true", help="only fail where dvc.lock is stale")
+    arguments = parser.parse_args()
+    if arguments.check:
+        if stale := stale_stages():
+            raise StageError(f"dvc.lock is stale: {', '.join(stale)}; `dvc repro`, then commit it")
+        print("dvc.lock records this code and these parameters")
+        return
+    text = review(arguments.base)
+    write_text(OUT / "review.md", text)
+    print(text)
+
+
+def review(base: str) -> str:
+    """Return the review against `base` as Markdown, having drawn the curves."""
+    from dvc.repo import Repo
+
+    commit = git("merge-base", base, "HEAD").strip()
+    with Repo() as repo:
+        parameters = flat(repo.params.diff(a_rev=commit, b_rev="workspace"))
+        metrics = flat(repo.metrics.diff(a_rev=commit, b_rev="workspace"))
+    here = load_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+    there = load_yaml(show(commit, "params.yaml"))
+    models, reason = compare_models(commit, there, here)
+    if metrics:
+        draw_curves(plots(commit), OUT / "curves.svg")
+    environment = Environment(  # noqa: S701 - Markdown; `cell` escapes what HTML and tables read
+        loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = cell
+    return environment.get_template("review.md.jinja").render(
+        base=base,
+        commit=commit[:7],
+        parameters=parameters,
+        metrics=metrics,
+        models=models,
+        incomparable=reason,
+        stale=stale_stages(),
+        missed=missed_floors(here),
+        curves=os.environ.get("CURVES_URL", ""),
+    )
+
+
+def cell(value: Any) -> str:
+    """Return a value as text that can end neither a table's cell nor the page's structure."""
+    text = f"{value:.6g}" if isinstance(value, float) else str("–" if value is None else value)
+    return text.translate(MARKDOWN)
+
+
+# --- what DVC and git say -----------------------------------------------------------------
+
+
+def git(*arguments: str) -> str:
+    """Return what git prints; StageError says what it complained of."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)  # noqa: S603, S607
+    if done.returncode:
+        complaint = " ".join(done.stderr.split()) or "no common commit; fetch the full history"
+        raise StageError(f"git {' '.join(arguments)}: {complaint}")
+    return done.stdout
+
+
+def show(commit: str, path: str) -> str:
+    """Return a file at `commit`, "" where it is not in it."""
+    return git("show", f"{commit}:{path}") if git("ls-tree", commit, path) else ""
+
+
+def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True
+    )
+
+
+def flat(difference: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return DVC's difference as rows ``file, key, old, new, diff``."""
+    if errors := difference.get("errors"):
+        raise StageError(f"DVC cannot read the figures of both revisions: {errors}")
+    return [
+        {"file": file, "key": key, "old": None, "new": None, "diff": None} | change
+        for file, changes in difference.get("diff", {}).items()
+        for key, change in changes.items()
+    ]
+
+
+def stale_stages() -> list[str]:
+    """Return the stages whose recorded state is not that of the code and parameters.
+
+    `dvc repro --dry` may exit with 0 all the same, and where the data are not at hand it fails at
+    a stage that it would have to run: what it says names them in both cases.
+    """
+    done = dvc("repro", "--dry", "--allow-missing", "--keep-going")
+    said = done.stdout + done.stderr
+    told = re.findall(
+        r"^Running stage .*|failed to reproduce .*|.* will be skipped due.*", said, re.M
+    )
+    named = {name for line in told for name in re.findall(r"'([\w.:/-]+)'", line)}
+    if done.returncode and not named:
+        raise StageError(f"dvc repro --dry: {' '.join(done.stderr.split())}")
+    order = list(load_yaml(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    return sorted(named, key=lambda name: order.index(name) if name in order else len(order))
+
+
+def load_yaml(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text) or {}
+
+
+# --- what a change means ------------------------------------------------------------------
+
+
+def compare_models(commit: str, there: dict, here: dict) -> tuple[list[dict[str, Any]], str]:
+    """Return a row for each model whose test figures differ, and why they do not compare."""
+    before = json.loads(show(commit, EVALUATION) or "{}")
+    path = Path(EVALUATION)
+    after = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    reason = ""
+    if before and there.get("dataset") != here.get("dataset"):
+        reason = f"the dataset changed from {there.get('dataset')} to {here.get('dataset')}"
+    rows = []
+    for model in after | before:
+        old, new = before.get(model), after.get(model)
+        if old == new:
+            continue
+        row = {"model": model, "old": old, "new": new, "verdict": ""}
+        if old and new and not reason:
+            old_rows = confusion(show(commit, f"plots/confusion/{model}.csv"))
+            new_file = Path(f"plots/confusion/{model}.csv")
+            new_rows = confusion(new_file.read_text(encoding="utf-8") if new_file.exists() else "")
+            if [r["actual"] for r in old_rows] != [r["actual"] for r in new_rows]:
+                reason = "the test images are not the same"
+            else:
+                difference = new["accuracy"] - old["accuracy"]
+                row["verdict"] = by_study(model, difference, there, here) or by_mcnemar(
+                    old_rows, new_rows
+                )
+        rows.append(row)
+    return rows, reason
+
+
+def confusion(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def by_study(model: str, difference: float, there: dict, here: dict) -> str:
+    """Judge a difference by the spread over seeds that studies found for both cells, if any.
+
+    Two single runs differ by chance by sqrt(s₁² + s₂²), times Student's quantile.
+    """
+    cells = [study_cell(params["dataset"], model, params["epochs"]) for params in (there, here)]
+    if not all(cells):
+        return ""
+    freedom = min(found["n"] for found in cells) - 1
+    spread = sum(found["accuracy_std"] ** 2 for found in cells) ** 0.5
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * spread
+    beyond = "beyond" if abs(difference) > reach else "within"
+    return f"{beyond} the seeds' spread, ±{reach:.2%} (study, n = {freedom + 1})"
+
+
+def study_cell(dataset: str, model: str, epochs: int) -> dict[str, Any] | None:
+    for path in sorted(STUDIES.glob("*.json")):
+        for found in json.loads(path.read_text(encoding="utf-8")):
+            key = (found["dataset"], found["model"], found["epochs"])
+            if key == (dataset, model, epochs) and found["n"] > 1:
+                return found
+    return None
+
+
+def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:
+    """Judge a difference by McNemar's exact test on the test images (one seed each)."""
+    pairs = [
+        (a["actual"] == a["predicted"], b["actual"] == b["predicted"])
+        for a, b in zip(old, new, strict=True)
+    ]
+    lost, won = pairs.count((True, False)), pairs.count((False, True))
+    p = stats.binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
+    beyond = "beyond" if p < 1 - CONFIDENCE else "within"
+    return f"{beyond} chance on these images (McNemar p = {p:.2g}, +{won} −{lost}; one seed)"
+
+
+def missed_floors(params: dict[str, Any]) -> list[str]:
+    """Return a sentence for each model whose test accuracy is below its floor."""
+    if not (FLOORS.exists() and Path(EVALUATION).exists()):
+        return []
+    evaluation = json.loads(Path(EVALUATION).read_text(encoding="utf-8"))
+    return [
+        f"{model}: {evaluation[model]['accuracy']:.2%}, floor {floor['accuracy']:.2%}"
+        for floor in yaml.safe_load(FLOORS.read_text(encoding="utf-8"))
+        if (floor["dataset"], floor["epochs"]) == (params["dataset"], params["epochs"])
+        and (model := floor["model"]) in evaluation
+        and evaluation[model]["accuracy"] < floor["accuracy"]
+    ]
+
+
+# --- curves -------------------------------------------------------------------------------
+
+
+def plots(commit: str) -> dict[str, Any]:
+    """Return DVC's plots of both revisions: `{name: [{"content": …}]}`."""
+    done = dvc("plots", "diff", commit, "--targets", *CURVES, "--json")
+    if done.returncode:
+        raise StageError(f"dvc plots diff: {' '.join(done.stderr.split())}")
+    return json.loads(done.stdout)["data"]
+
+
+def draw_curves(data: dict[str, Any], path: Path) -> None:
+    """Draw the models' curves: the base dashed and grey, the work tree in colour on top."""
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "review"  # equal curves, equal bytes
+    import matplotlib.pyplot as plt
+
+    values = {name: data[name][0]["content"]["data"]["values"] for name in CURVES if data.get(name)}
+    files = list(dict.fromkeys(row["filename"] for rows in values.values() for row in rows))
+    if not files:
+        return
+    figure, grid = plt.subplots(
+        len(values), len(files), figsize=(3.2 * len(files), 2.4 * len(values)),
+        sharex="col", sharey="row", squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes_row, (name, rows) in zip(grid, values.items(), strict=True):
+        column = name.replace("validation", "val")
+        for axes, file in zip(axes_row, files, strict=True):
+            for here, style in (
+                (False, {"color": "0.5", "ls": "--"}),
+                (True, {"color": "#0072B2"}),
+            ):
+                points = [
+                    (int(row["epoch"]), float(row[column]))
+                    for row in rows
+                    if row["filename"] == file and (row["rev"] == "workspace") is here
+                ]
+                if points:
+                    label = "here" if here else "base"
+                    axes.plot(*zip(*points, strict=True), marker=".", label=label, **style)
+            axes.set_title(Path(file).stem)
+        axes_row[0].set_ylabel(name.replace("_", " "))
+    grid[0][0].legend()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    run(main)
