@@ -100,7 +100,9 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
             column, row, matrix[row, column], ha="center", va="center",
             fontsize=9 if n <= 12 else 6, color="white" if dark else "black",
         )  # fmt: skip
-    ax.set_xticks(range(n), _short(class_names), rotation=90 if max(map(len, class_names)) > 2 else 0)
+    ax.set_xticks(
+        range(n), _short(class_names), rotation=90 if max(map(len, class_names)) > 2 else 0
+    )
     ax.set_yticks(range(n), _short(class_names))
     ax.set(xlabel="predicted", ylabel="actual")
     ax.grid(visible=False)

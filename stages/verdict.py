@@ -25,6 +25,10 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def errors(n: int) -> str:
+    return "1 error" if n == 1 else f"{n} errors"
+
+
 def verdict(
     evaluation: Mapping[str, Mapping[str, Any]],
     comparisons: Sequence[Mapping[str, Any]],
@@ -45,7 +49,7 @@ def verdict(
     p = {frozenset((row["a"], row["b"])): row["p_holm"] for row in comparisons}
     fewest = evaluation[models[0]]["errors"]
     best = [model for model in models if evaluation[model]["errors"] == fewest]
-    figures = f"{evaluation[best[0]]['accuracy']:.2%} ({fewest} errors in {images:,} images)"
+    figures = f"{evaluation[best[0]]['accuracy']:.2%} ({errors(fewest)} in {images:,} images)"
     if len(best) == 1:
         sentences = [f"the {best[0]} has the highest test accuracy, {figures}"]
     else:
@@ -96,6 +100,6 @@ def _ensemble(
     )
     judged = "more than luck" if value < SIGNIFICANT else "not distinguishable"
     return (
-        f"the mean of their probabilities makes {evaluation[ENSEMBLE]['errors']} errors, "
+        f"the mean of their probabilities makes {errors(evaluation[ENSEMBLE]['errors'])}, "
         f"{amount} ({judged}, {p_text(value)})"
     )
