@@ -51,7 +51,7 @@ lock: $(VENV)/installed  ## pin the newest versions that requirements.in allows
 		--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
 
 clean:  ## remove what the pipeline made and git ignores; keep .venv and the DVC cache
-	@rm -rf data plots/figures plots/report.html dvc_plots .pytest_cache .ruff_cache
+	@rm -rf data plots/figures plots/report.html plots/report.md dvc_plots .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

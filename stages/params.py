@@ -127,6 +127,7 @@ class Params(Section):
 MODELS = tuple(
     name for name, field in Params.model_fields.items() if issubclass(field.annotation, Model)
 )
+ENSEMBLE = "ensemble"  # the mean of the models' probabilities, in the figures beside them
 
 
 def _one_line(error: ValidationError) -> str:
