@@ -1,0 +1,51 @@
+"""The README's figures are those of the committed run, and what it names exists."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def committed(path: str) -> str:
+    done = subprocess.run(
+        ["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"{path} is not committed")
+    return done.stdout
+
+
+def test_result_table_is_the_committed_run():
+    rows = {
+        row["model"]: row for row in csv.DictReader(committed("metrics/results.csv").split("\n"))
+    }
+    shown = re.findall(
+        r"^\| (\w+) \| ([\d,]*) \| ([\d.]+) % \| ([\d.]+) % \| (\d+) \| ([\d.]*) \|$", README, re.M
+    )
+    assert [line[0] for line in shown] == list(rows)
+    for model, parameters, accuracy, macro_f1, errors, seconds in shown:
+        row = rows[model]
+        assert parameters.replace(",", "") == row["parameters"]
+        assert accuracy == f"{float(row['test_accuracy']) * 100:.2f}"
+        assert macro_f1 == f"{float(row['macro_f1']) * 100:.2f}"
+        assert errors == row["errors"]
+        assert seconds == (f"{float(row['seconds_per_epoch']):.1f}" if model != "ensemble" else "")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`?(?:stages|studies|tests|plots/readme)/[\w/]+\.\w+", README)))
+)
+def test_named_files_exist(path):
+    assert (ROOT / path.strip("`")).exists() or committed(path.strip("`"))
+
+
+def test_make_targets_named_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"\bmake ([a-z]+)\b(?! it)", README)) <= targets
