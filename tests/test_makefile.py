@@ -21,6 +21,7 @@ def test_make_alone_lists_every_target_with_its_help():
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
     shown = dict(line.split(maxsplit=2)[1:] for line in make("-s").splitlines())
     assert set(shown) == set(phony)
+    assert "run" in shown
     assert all(len(line) > 10 for line in shown.values())
 
 
