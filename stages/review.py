@@ -94,7 +94,7 @@ def cell(value: Any) -> str:
 
 def git(*arguments: str) -> str:
     """Return what git prints; StageError says what it complained of."""
-    done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)  # noqa: S603, S607
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if done.returncode:
         complaint = " ".join(done.stderr.split()) or "no common commit; fetch the full history"
         raise StageError(f"git {' '.join(arguments)}: {complaint}")
@@ -108,7 +108,7 @@ def show(commit: str, path: str) -> str:
 
 def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "dvc", *arguments], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False
     )
 
 

@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_FILES = (
     ".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore", "Makefile", "dvc.yaml",
-    "params.yaml", "stages",
+    "params.yaml", "stages", "studies",
 )  # fmt: skip
 IDENTITY = {
     "GIT_AUTHOR_NAME": "test",

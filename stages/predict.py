@@ -1,0 +1,147 @@
+"""What a trained model makes of one's own pictures.
+
+    python -m stages.predict cnn three.png four.jpg
+
+Prints for each picture the likeliest classes with their probabilities, and what was done to the
+picture to make it look like the data that the model was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stages.backend import choose_threads, configure
+from stages.datasets import MNIST_BOX, as_mnist
+from stages.files import StageError, run
+from stages.params import MODELS, load_params
+from stages.prepared import read_manifest, read_split
+
+DIGITS = ("mnist", "digits")  # data whose images `as_mnist` resembles
+SAMPLE = 500  # training images that tell what the data's ground looks like
+SHOWN = 5  # classes
+GROUND = 32  # grey levels within which a border counts as plain black or white
+FAINT = 0.2  # of the strongest ink; what is weaker is paper
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Classify pictures with a trained model.")
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    arguments = parser.parse_args()
+
+    manifest = read_manifest()
+    ground = border_level(read_split("train")[0][:SAMPLE])
+    prepared = [
+        as_input(read_picture(path), manifest["image_shape"], manifest["dataset"], ground)
+        for path in arguments.images
+    ]
+    params = load_params()
+    configure(choose_threads(params.train.threads, recurrent=False, batch_size=1), params.seed)
+    from stages.archive import load_model
+    from stages.training import predict
+
+    model = load_model(Path(f"data/models/{arguments.model}.keras"))
+    probabilities = predict(model, np.stack([x for x, _ in prepared]))
+    for path, (_, done), row in zip(arguments.images, prepared, probabilities, strict=True):
+        print(f"{path}: {', '.join(done)}")
+        for label in np.argsort(-row, kind="stable")[:SHOWN]:
+            print(f"  {manifest['class_names'][label]:12} {row[label]:7.2%}")
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Return a PNG or JPEG upright and on white paper where it is transparent.
+
+    Raises
+    ------
+    StageError
+        The file is no such picture, damaged, or so large that it may be a bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as opened:
+                picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except FileNotFoundError:
+        raise StageError(f"{path} does not exist") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise StageError(f"{path} is not a whole PNG or JPEG of sane size ({error})") from None
+    paper = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(paper, picture).convert("RGB")
+
+
+def border_level(x: np.ndarray) -> float:
+    """Return the median level of the images' outermost pixels, (n, height, width, channels)."""
+    edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
+    return float(np.median(np.concatenate([edge.ravel() for edge in edges])))
+
+
+def as_input(
+    picture: Image.Image, image_shape: list[int], dataset: str, ground: float
+) -> tuple[np.ndarray, list[str]]:
+    """Turn a picture into what a model trained on `dataset` reads.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, of `image_shape`.
+    list of str
+        What was done to the picture, in words.
+    """
+    height, width, channels = image_shape
+    done = [f"{picture.width}×{picture.height}"]
+    if channels == 1:
+        picture = picture.convert("L")
+    level = border_level(np.asarray(picture).reshape(1, picture.height, picture.width, -1))
+    plain = min(ground, 255 - ground) < GROUND  # photographs have no ground to compare
+    if plain and (level < 128) != (ground < 128):
+        picture, level = ImageOps.invert(picture), 255 - level
+        tones = ("dark on light", "light on dark")
+        was, wanted = tones if ground < 128 else tones[::-1]
+        done.append(f"inverted ({was} in the picture, {wanted} in the data)")
+    if dataset in DIGITS:
+        done.append("cut out, scaled and centred by mass as MNIST's digits are")
+        return as_mnist(ink(np.asarray(picture, dtype=np.float64), level))[..., None], done
+    done.append(f"scaled to {width}×{height}")
+    fill = round(level)
+    padded = ImageOps.pad(picture, (width, height), color=fill if channels == 1 else (fill,) * 3)
+    return np.asarray(padded).reshape(height, width, channels), done
+
+
+def ink(grey: np.ndarray, level: float) -> np.ndarray:
+    """Return the ink of a bright drawing on ground `level`: cut out, square, up to 255.
+
+    Raises
+    ------
+    StageError
+        There is nothing on the paper.
+    """
+    above = np.clip(grey - level, 0, None)
+    strongest = above.max()
+    if strongest < GROUND:
+        raise StageError("a picture is blank: nothing on it stands out from its border")
+    above[above < FAINT * strongest] = 0
+    rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
+    cut = above[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * (255 / strongest)
+    side = max(cut.shape)
+    top, left = (side - cut.shape[0]) // 2, (side - cut.shape[1]) // 2
+    square = np.zeros((side, side), np.uint8)
+    square[top : top + cut.shape[0], left : left + cut.shape[1]] = np.rint(cut)
+    if side > MNIST_BOX:  # averaging: `as_mnist` interpolates, which would skip pixels
+        smaller = Image.fromarray(square).resize((MNIST_BOX, MNIST_BOX), Image.Resampling.BOX)
+        square = np.asarray(smaller)
+    return square.astype(np.float64)
+
+
+if __name__ == "__main__":
+    run(main)
