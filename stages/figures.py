@@ -74,6 +74,9 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, str]]]) -> Fig
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for ax in axes[1]:
         ax.set_yscale("log")
+        for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+            axis("{x:.2g}")  # the default would be mathematics, which is switched off
+        ax.tick_params(which="minor", labelsize=7)
         ax.set_xlabel("epoch")
     _legend(figure, axes[0, 0])
     return figure
