@@ -80,8 +80,8 @@ def shell(folder: Path, step: dict, **environment: str) -> subprocess.CompletedP
         for expression, value in EXPRESSIONS.items():
             values[key] = values[key].replace(expression, value)
         assert "${{" not in values[key]
-    return subprocess.run(  # noqa: S603
-        ["bash", "-e", "-o", "pipefail", "-c", step["run"]],  # noqa: S607
+    return subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
         cwd=folder, capture_output=True, text=True, check=False,
         env=os.environ | values | {"PATH": f"{tools}:{os.environ['PATH']}"} | environment,
     )  # fmt: skip
