@@ -25,12 +25,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader
 from scipy import stats
 
+from stages.expected import FLOORS, Floor, read_entries
 from stages.files import StageError, run, write_text
 
 OUT = Path("review")
 EVALUATION = "metrics/evaluation.json"
 STUDIES = Path("studies/results")
-FLOORS = Path("studies/floors.yaml")
 CONFIDENCE = 0.95
 CURVES = ("validation_accuracy", "validation_loss")  # of the top-level plots in dvc.yaml
 MARKDOWN = str.maketrans(
@@ -219,15 +219,15 @@ def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:
 
 def missed_floors(params: dict[str, Any]) -> list[str]:
     """Return a sentence for each model whose test accuracy is below its floor."""
-    if not (FLOORS.exists() and Path(EVALUATION).exists()):
+    if not Path(EVALUATION).exists():
         return []
     evaluation = json.loads(Path(EVALUATION).read_text(encoding="utf-8"))
     return [
-        f"{model}: {evaluation[model]['accuracy']:.2%}, floor {floor['accuracy']:.2%}"
-        for floor in yaml.safe_load(FLOORS.read_text(encoding="utf-8"))
-        if (floor["dataset"], floor["epochs"]) == (params["dataset"], params["epochs"])
-        and (model := floor["model"]) in evaluation
-        and evaluation[model]["accuracy"] < floor["accuracy"]
+        f"{model}: {evaluation[model]['accuracy']:.2%}, floor {floor.accuracy:.2%}"
+        for floor in read_entries(FLOORS, Floor)
+        if (floor.dataset, floor.epochs) == (params["dataset"], params["epochs"])
+        and (model := floor.model) in evaluation
+        and evaluation[model]["accuracy"] < floor.accuracy
     ]
 
 
@@ -272,6 +272,7 @@ def draw_curves(data: dict[str, Any], path: Path) -> None:
                     label = "here" if here else "base"
                     axes.plot(*zip(*points, strict=True), marker=".", label=label, **style)
             axes.set_title(Path(file).stem)
+            axes.xaxis.get_major_locator().set_params(integer=True)  # epochs
         axes_row[0].set_ylabel(name.replace("_", " "))
     grid[0][0].legend()
     path.parent.mkdir(exist_ok=True)
