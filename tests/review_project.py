@@ -32,7 +32,7 @@ def call(folder: Path, *command: str, **environment: str) -> str:
     if command[0] in ("python", "dvc"):
         module = ["-m", "dvc"] if command[0] == "dvc" else []
         command = (sys.executable, *module, *command[1:])
-    done = subprocess.run(  # noqa: S603 - commands of these tests
+    done = subprocess.run(
         command,
         cwd=folder,
         env=os.environ | IDENTITY | environment,

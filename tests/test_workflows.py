@@ -80,8 +80,8 @@ def shell(folder: Path, step: dict, **environment: str) -> subprocess.CompletedP
         for expression, value in EXPRESSIONS.items():
             values[key] = values[key].replace(expression, value)
         assert "${{" not in values[key]
-    return subprocess.run(  # noqa: S603
-        ["bash", "-e", "-o", "pipefail", "-c", step["run"]],  # noqa: S607
+    return subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
         cwd=folder, capture_output=True, text=True, check=False,
         env=os.environ | values | {"PATH": f"{tools}:{os.environ['PATH']}"} | environment,
     )  # fmt: skip
@@ -122,7 +122,7 @@ class GitHub(BaseHTTPRequestHandler):
     def body(self) -> dict:
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         url = urlparse(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         if url.path.endswith("/pulls"):
@@ -132,13 +132,13 @@ class GitHub(BaseHTTPRequestHandler):
             first = (int(query["page"]) - 1) * int(query["per_page"])
             self.answer(self.comments[first : first + int(query["per_page"])])
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         assert self.path.endswith("/issues/7/comments")
         bot = {"id": 1000, "user": {"login": "github-actions[bot]"}}
         self.comments.append(bot | self.body())
         self.answer({})
 
-    def do_PATCH(self):  # noqa: N802
+    def do_PATCH(self):
         assert self.path.endswith("/issues/comments/1000")
         self.comments[-1] |= self.body()
         self.answer({})
