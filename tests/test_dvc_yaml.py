@@ -48,25 +48,33 @@ def imported(path: str) -> set[str]:
     return found
 
 
-def code_of(path: str) -> set[str]:
-    """Return `path` and all files of `stages/` that it needs: modules, and templates it names."""
+def named(path: str, folder: str) -> set[str]:
+    """Return the files of a folder, other than modules, that a module or a template names."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / folder).rglob("*.*")
+        if file.suffix not in (".py", ".pyc") and re.search(rf"[\"/]{re.escape(file.name)}\"", text)
+    }
+
+
+def files_of(path: str) -> set[str]:
+    """Return `path` and all else in git that it needs: modules, templates, settings."""
     needed, waiting = set(), {path}
     while waiting:
         needed |= waiting
-        modules = {name for name in waiting if name.endswith(".py")}
-        waiting = set().union(*(imported(name) for name in modules)) - needed
-        needed |= {
-            f"stages/{template}"
-            for name in modules
-            for template in re.findall(r"\"([\w.]+\.jinja)\"", (ROOT / name).read_text("utf-8"))
-        }
+        found: set[str] = set()
+        for name in waiting:
+            found |= imported(name) if name.endswith(".py") else set()
+            found |= named(name, "stages") | named(name, "studies")
+        waiting = found - needed
     return needed
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_lists_just_the_code_that_it_imports(name):
-    listed = {dep for dep in paths(STAGES[name]["deps"]) if dep.startswith("stages/")}
-    assert listed == code_of(f"stages/{module_of(STAGES[name])}.py")
+def test_a_stage_lists_just_the_files_that_it_imports_and_names(name):
+    listed = {dep for dep in paths(STAGES[name]["deps"]) if dep.startswith(("stages/", "studies/"))}
+    assert listed == files_of(f"stages/{module_of(STAGES[name])}.py")
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -74,7 +82,7 @@ def test_a_stage_depends_on_files_and_on_what_other_stages_make(name):
     made = [path for other, stage in STAGES.items() if other != name for path in outputs(stage)]
     for dep in paths(STAGES[name]["deps"]):
         assert dep.rstrip("/") != "stages", "the whole folder would rerun every stage"
-        if dep.startswith("stages/"):
+        if dep.startswith(("stages/", "studies/")):
             assert (ROOT / dep).is_file()
         else:
             assert any(Path(path).is_relative_to(dep) or Path(dep).is_relative_to(path)
@@ -134,15 +142,14 @@ def test_a_stage_declares_just_the_parameters_that_it_reads(name):
     assert [d for d in declared if not any(covers(d, k) for k in read)] == [], "never read"
 
 
-def test_the_file_of_parameters_is_read_by_the_loader_alone():
+def test_the_stages_read_the_parameters_through_the_loader_alone():
+    used = set().union(*(files_of(f"stages/{module_of(stage)}.py") for stage in STAGES.values()))
     readers = [
-        path.name
-        for path in (ROOT / "stages").glob("*.py")
-        if re.search(
-            r"params\.yaml[\"']\)|PARAMS_FILE\b.*=|yaml\.safe_load", path.read_text("utf-8")
-        )
+        path
+        for path in sorted(used)
+        if re.search(r"[\"']params\.yaml[\"']", (ROOT / path).read_text("utf-8"))
     ]
-    assert readers == ["params.py"]
+    assert readers == ["stages/params.py"]
 
 
 # --- models, plots ------------------------------------------------------------------------
