@@ -56,9 +56,11 @@ def code_of(path: str) -> set[str]:
         modules = {name for name in waiting if name.endswith(".py")}
         waiting = set().union(*(imported(name) for name in modules)) - needed
         needed |= {
-            f"stages/{template}"
-            for name in modules
-            for template in re.findall(r"\"([\w.]+\.jinja)\"", (ROOT / name).read_text("utf-8"))
+            f"stages/templates/{template}"
+            for name in modules | {n for n in needed if n.endswith(".jinja")}
+            for template in re.findall(
+                r"\"([\w.]+\.(?:jinja|css))\"", (ROOT / name).read_text("utf-8")
+            )
         }
     return needed
 
@@ -70,11 +72,22 @@ def test_a_stage_lists_just_the_code_that_it_imports(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
+def test_a_stage_lists_just_the_studies_that_its_code_names(name):
+    code = code_of(f"stages/{module_of(STAGES[name])}.py")
+    named = {
+        study
+        for path in code
+        for study in re.findall(r"\"(studies/\w+\.yaml)\"", (ROOT / path).read_text("utf-8"))
+    }
+    assert {dep for dep in paths(STAGES[name]["deps"]) if dep.startswith("studies/")} == named
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_files_and_on_what_other_stages_make(name):
     made = [path for other, stage in STAGES.items() if other != name for path in outputs(stage)]
     for dep in paths(STAGES[name]["deps"]):
         assert dep.rstrip("/") != "stages", "the whole folder would rerun every stage"
-        if dep.startswith("stages/"):
+        if dep.startswith(("stages/", "studies/")):
             assert (ROOT / dep).is_file()
         else:
             assert any(Path(path).is_relative_to(dep) or Path(dep).is_relative_to(path)
