@@ -19,7 +19,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from stages.params import ENSEMBLE
 
@@ -74,6 +74,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, str]]]) -> Fig
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for ax in axes[1]:
         ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
             axis("{x:.2g}")  # the default would be mathematics, which is switched off
         ax.tick_params(which="minor", labelsize=7)
@@ -85,7 +86,8 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, str]]]) -> Fig
 def _legend(figure: Figure, ax: plt.Axes) -> None:
     """One legend above all panels; names that are long get a line each."""
     handles, labels = ax.get_legend_handles_labels()
-    columns = len(labels) if sum(map(len, labels)) < 70 else 1
+    room = 11 * figure.get_figwidth()  # characters, of which a marker takes about seven
+    columns = len(labels) if sum(len(label) + 7 for label in labels) < room else 1
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 

@@ -73,14 +73,17 @@ def _told_apart(models: Sequence[str], p: Mapping[frozenset[str], float]) -> str
         shown = p_text(least).replace("= ", several) if several else p_text(least)
         parts.append(f"{listing([best])} is not distinguishable from {_or(alike)} "
                      f"on this test set ({shown})")  # fmt: skip
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name in beaten:
         winners = [w for w in (best, *alike) if p[frozenset((w, name))] < SIGNIFICANT]
-        largest = max(p[frozenset((w, name))] for w in winners)
-        who = {1: listing(winners), 2: "both"}.get(len(winners), listing(winners))
-        if len(winners) == 2 and not (len(alike) == 1 and alike[0] in winners):
-            who = listing(winners)
+        groups.setdefault(tuple(winners), []).append(name)
+    for winners, losers in groups.items():
+        largest = max(p[frozenset((w, name))] for w in winners for name in losers)
+        both = len(winners) == 2 and len(alike) == 1
         verb = "beats" if len(winners) == 1 else "beat"
-        parts.append(f"{who} {verb} the {name} ({p_text(largest)})")
+        parts.append(
+            f"{'both' if both else listing(winners)} {verb} {listing(losers)} ({p_text(largest)})"
+        )
     return "; ".join(parts)
 
 
