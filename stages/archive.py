@@ -6,6 +6,7 @@ import json
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -15,7 +16,9 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP archive can state
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save `model` in Keras's format, without the times of day that Keras writes into it."""
+    """Save `model` in Keras's format, without what Keras writes of one process and moment into it:
+    times of day, and memory addresses in place of names for objects that layers share.
+    """
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / path.name
         model.save(saved)
@@ -29,7 +32,21 @@ def save_model(model: keras.Model, path: Path) -> None:
                 if name == "metadata.json":
                     metadata = json.loads(content) | {"date_saved": "1980-01-01@00:00:00"}
                     content = json.dumps(metadata, sort_keys=True).encode()
+                if name == "config.json":
+                    content = json.dumps(_numbered(json.loads(content), {})).encode()
                 target.writestr(zipfile.ZipInfo(name, EPOCH), content)
+
+
+def _numbered(value: Any, numbers: dict[int, int]) -> Any:
+    """Replace each `shared_object_id` by a number, from 1 in the order of first mention."""
+    if isinstance(value, dict):
+        return {
+            key: numbers.setdefault(item, len(numbers) + 1)
+            if key == "shared_object_id" and isinstance(item, int)
+            else _numbered(item, numbers)
+            for key, item in value.items()
+        }
+    return [_numbered(item, numbers) for item in value] if isinstance(value, list) else value
 
 
 def load_model(path: Path) -> keras.Model:
