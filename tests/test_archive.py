@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -26,6 +29,16 @@ def test_two_saves_are_the_same_bytes(model, tmp_path):
     save_model(model, tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
     assert names(tmp_path) == ["a.keras", "b.keras"]
+
+
+def test_no_address_in_memory_is_saved(model, tmp_path):
+    """Keras numbers objects that layers share by their addresses, which no two runs have alike."""
+    save_model(model, tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+    ids = re.findall(r"'shared_object_id': (\d+)", str(config))
+    assert sorted(set(map(int, ids))) == list(range(1, len(set(ids)) + 1))
+    assert len(set(ids)) < len(ids), "what was shared still is"
 
 
 def test_plain_keras_reloads_it_with_the_same_probabilities(model, tmp_path):
