@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from stages.backend import feed
 from stages.files import StageError
 from stages.params import Model, Train
 
@@ -62,6 +63,21 @@ class Epoch(keras.utils.PyDataset):
         if step == len(self) - 1:
             self.data.release()
         return inputs, self.data.y[chosen]
+
+
+class InOrder(keras.utils.PyDataset):
+    """Batches in the order of the data, nothing changed: for validation."""
+
+    def __init__(self, data: Arrays, batch_size: int):
+        super().__init__()
+        self.data, self.batch_size = data, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.data.y) / self.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        return {"image": np.asarray(self.data.x[part])}, self.data.y[part]
 
 
 def augments(section: Model) -> bool:
@@ -208,15 +224,14 @@ def fit(
         steps_per_execution=min(STEPS_PER_EXECUTION, steps),
         jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
     )
+    validation = feed(InOrder(val_data, PREDICTION_BATCH))
     best, waited, best_weights = float("inf"), 0, None
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
         logs = graph.fit(
-            Epoch(train_data, train.batch_size, section, seed, epoch),
-            epochs=1,
+            feed(Epoch(train_data, train.batch_size, section, seed, epoch)),
+            validation_data=validation,
             shuffle=False,
-            validation_data=({"image": val_data.x}, val_data.y),
-            validation_batch_size=PREDICTION_BATCH,
             verbose=0,
         ).history
         row = {
@@ -258,4 +273,7 @@ def score(model: keras.Model, data: Arrays) -> dict[str, float]:
 
 def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Return the probabilities, float32 (n, classes), that a model gives images `x`."""
-    return model.predict(x, batch_size=PREDICTION_BATCH, verbose=0)
+    starts = range(0, len(x), PREDICTION_BATCH)
+    return np.concatenate(
+        [np.asarray(model.predict_on_batch(x[i : i + PREDICTION_BATCH])) for i in starts]
+    )
