@@ -27,6 +27,7 @@ from scipy import stats
 
 from stages.expected import FLOORS, Floor, read_entries
 from stages.files import StageError, run, write_text
+from stages.statistics import mcnemar
 
 OUT = Path("review")
 EVALUATION = "metrics/evaluation.json"
@@ -212,7 +213,7 @@ def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:
         for a, b in zip(old, new, strict=True)
     ]
     lost, won = pairs.count((True, False)), pairs.count((False, True))
-    p = stats.binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
+    p = mcnemar(won, lost)
     beyond = "beyond" if p < 1 - CONFIDENCE else "within"
     return f"{beyond} chance on these images (McNemar p = {p:.2g}, +{won} −{lost}; one seed)"
 

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 
+from stages.backend import feed
 from stages.files import StageError
 from stages.models import build
 from stages.training import (
     Arrays,
     Epoch,
+    InOrder,
     TrainingGraph,
     fit,
     learning_rate,
@@ -259,3 +261,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(pipeline, cl
     clone.set({"seed": 2})
     clone.stage("train", "hybrid")
     assert model.read_bytes() != first
+
+
+def test_batches_reach_the_backend_whole_in_order_and_without_the_tuner_that_sleeps():
+    data = Arrays(IMAGES, np.arange(6, dtype=np.int32))
+    fed = feed(InOrder(data, batch_size=4))
+    assert fed.options().autotune.enabled is False
+    assert int(fed.cardinality()) == 2
+    batches = [(inputs["image"].numpy(), y.numpy()) for inputs, y in fed]
+    assert [len(y) for _, y in batches] == [4, 2]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), IMAGES)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), data.y)
