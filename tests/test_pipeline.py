@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -186,6 +188,32 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(project):
     assert len(done.stderr.splitlines()) == 1
     assert "data" in done.stderr
     assert project.read("data") == "in the way"
+
+
+def test_a_read_only_folder_ends_in_one_line(clone):
+    """Root is held to permissions too, by giving up the capability to override them."""
+    as_anyone = []
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root ignores permissions, and there is no setpriv to stop it")
+        as_anyone = ["setpriv", "--bounding-set=-dac_override"]
+    clone.set({"prepare.split_seed": 7})
+    data = clone.path("data")
+    shutil.rmtree(data)
+    data.mkdir()
+    data.chmod(0o555)
+    lock = clone.read("dvc.lock")
+    try:
+        done = clone.run(*as_anyone, "dvc", "repro", "prepare", status=None)
+    finally:
+        data.chmod(0o755)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0
+    assert len(lines) == 1
+    assert lines[0].startswith("error: data/")
+    assert lines[0].endswith("Permission denied")
+    assert names(data) == []
+    assert clone.read("dvc.lock") == lock
 
 
 def test_the_work_tree_is_not_written_by_any_of_this(pipeline):
