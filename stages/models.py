@@ -78,12 +78,17 @@ def sequential(
 def convolution_blocks(
     input_shape: tuple[int, int, int], p: Convolutional, name: str
 ) -> list[layers.Layer]:
-    """Conv2D + ReLU, MaxPool and, on the pooled map where it costs a quarter, normalization."""
+    """Conv2D, MaxPool and then, on the pooled map where they cost a quarter, ReLU and norm.
+
+    The largest of some numbers, made positive, is the largest of the same numbers made positive:
+    the function is that of the usual Conv2D + ReLU, MaxPool.
+    """
     feature_map(input_shape, p, name)
     blocks = []
     for filters in p.filters:
-        blocks.append(layers.Conv2D(filters, p.kernel_size, padding=p.padding, activation="relu"))
+        blocks.append(layers.Conv2D(filters, p.kernel_size, padding=p.padding))
         blocks.append(layers.MaxPooling2D(POOL))
+        blocks.append(layers.ReLU())
         if p.batch_norm:
             blocks.append(layers.BatchNormalization(momentum=p.batch_norm_momentum))
     return blocks

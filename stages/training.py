@@ -118,10 +118,12 @@ class TrainingGraph(keras.Model):
     are those of `model`, which stays plain and is what gets saved.
     """
 
-    def __init__(self, model: keras.Sequential, batch_parts: int):
+    def __init__(self, model: keras.Sequential, section: Model, batch_parts: int):
         super().__init__(name=f"train_{model.name}")
         self.model = model
         self.batch_parts = batch_parts
+        # Whole pixels moved to whole pixels need no interpolation, which is slower.
+        self.between_pixels = bool(section.rotation or section.zoom)
 
     def call(self, inputs: dict, training: bool = False):
         x = inputs["image"]
@@ -129,7 +131,9 @@ class TrainingGraph(keras.Model):
             return self.model(x, training=False)
         if "transform" in inputs:
             x = ops.image.affine_transform(
-                ops.cast(x, "float32"), inputs["transform"], interpolation="bilinear"
+                ops.cast(x, "float32") if self.between_pixels else x,
+                inputs["transform"],
+                interpolation="bilinear" if self.between_pixels else "nearest",
             )
         n = ops.shape(x)[0]
         cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
@@ -213,7 +217,7 @@ def fit(
         The loss is no longer finite.
     """
     steps = math.ceil(len(train_data.y) / train.batch_size)
-    graph = TrainingGraph(model, batch_parts)
+    graph = TrainingGraph(model, section, batch_parts)
     graph.compile(
         optimizer=make_optimizer(train, section, steps * epochs),
         loss=smoothed_cross_entropy(section.label_smoothing, model.output_shape[-1]),

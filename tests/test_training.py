@@ -92,12 +92,24 @@ def test_augmented_pixels_stay_in_range(augmented):
     assert pixels.max() <= 255 + 1e-3
 
 
+@pytest.mark.parametrize("size", [(9, 9), (8, 9)])
+def test_whole_pixel_maps_are_the_same_without_interpolation(make_params, size):
+    section = make_params({"lstm.shift": 2, "lstm.flip": True}).lstm
+    maps = transforms(np.random.default_rng(0), 6, size, section)
+    images = IMAGES[:6, : size[0], : size[1]]
+    nearest = keras.ops.image.affine_transform(images, maps, interpolation="nearest")
+    between = keras.ops.image.affine_transform(
+        images.astype("float32"), maps, interpolation="bilinear"
+    )
+    assert np.array_equal(nearest, between)
+
+
 def test_images_are_not_augmented_where_nothing_is_learned(make_params):
     section = make_params({"lstm.shift": 2}).lstm
     keras.utils.set_random_seed(0)
     model = build("lstm", (9, 9, 1), 3, section)
     maps = transforms(np.random.default_rng(0), 6, (9, 9), section)
-    graph = TrainingGraph(model, batch_parts=1)
+    graph = TrainingGraph(model, section, batch_parts=1)
     inputs = {"image": IMAGES, "transform": maps}
     assert np.array_equal(graph(inputs, training=False), model(IMAGES, training=False))
 
@@ -182,7 +194,7 @@ def test_parallel_parts_compute_what_the_plain_model_does(make_params, bidirecti
 
     def output_and_gradients(parts: int):
         with tf.GradientTape() as tape:
-            p = TrainingGraph(model, parts)({"image": IMAGES[:5]}, training=True)
+            p = TrainingGraph(model, section, parts)({"image": IMAGES[:5]}, training=True)
             loss = tf.reduce_sum(p * p)
         weights = [variable.value for variable in model.trainable_variables]
         return p.numpy(), [gradient.numpy() for gradient in tape.gradient(loss, weights)]
