@@ -41,7 +41,7 @@ def main() -> None:
     probabilities, seconds = {}, {}
     for name in MODELS:
         model = load_model(Path(f"data/models/{name}.keras"))
-        probabilities[name] = predict(model, x_test)
+        probabilities[name] = predict(model, x_test, workers=threads.inter_op)
         seconds[name] = inference_seconds(model.predict_on_batch, x_test)
     probabilities[ENSEMBLE] = np.mean(list(probabilities.values()), axis=0)
     seconds[ENSEMBLE] = {

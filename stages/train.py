@@ -67,7 +67,9 @@ def main() -> None:
         print(progress(name, history, params.epochs), flush=True)
 
     save_model(model, Path(f"data/models/{name}.keras"))
-    final_train, final_val = score(model, train_data), score(model, val_data)
+    final_train, final_val = (
+        score(model, data, workers=threads.inter_op) for data in (train_data, val_data)
+    )
     best = max(history, key=lambda past: past["val_accuracy"])
     write_json(
         Path(f"metrics/train/{name}.json"),

@@ -10,6 +10,7 @@ import math
 import mmap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -127,9 +128,7 @@ class TrainingGraph(keras.Model):
 
     def call(self, inputs: dict, training: bool = False):
         x = inputs["image"]
-        if not training:
-            return self.model(x, training=False)
-        if "transform" in inputs:
+        if training and "transform" in inputs:
             x = ops.image.affine_transform(
                 ops.cast(x, "float32") if self.between_pixels else x,
                 inputs["transform"],
@@ -137,7 +136,7 @@ class TrainingGraph(keras.Model):
             )
         n = ops.shape(x)[0]
         cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
-        return ops.concatenate([self.model(x[a:b], training=True) for a, b in pairwise(cuts)])
+        return ops.concatenate([self.model(x[a:b], training=training) for a, b in pairwise(cuts)])
 
 
 def learning_rate(
@@ -266,18 +265,25 @@ def fit(
         model.set_weights(best_weights)
 
 
-def score(model: keras.Model, data: Arrays) -> dict[str, float]:
+def score(model: keras.Model, data: Arrays, workers: int = 1) -> dict[str, float]:
     """Return accuracy and mean cross-entropy (nats) of a model, nothing dropped or augmented."""
-    probabilities = predict(model, data.x)
+    probabilities = predict(model, data.x, workers)
     right = probabilities.argmax(axis=1) == data.y
     likelihood = probabilities[np.arange(len(data.y)), data.y].astype(np.float64)
     loss = -np.log(np.maximum(likelihood, keras.config.epsilon())).mean()
     return {"accuracy": float(right.mean()), "loss": float(loss)}
 
 
-def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Return the probabilities, float32 (n, classes), that a model gives images `x`."""
+def predict(model: keras.Model, x: np.ndarray, workers: int = 1) -> np.ndarray:
+    """Return the probabilities, float32 (n, classes), that a model gives images `x`.
+
+    The batches are the same for any number of `workers`, which is how many run side by side.
+    """
+
+    def probabilities(start: int) -> np.ndarray:
+        return np.asarray(model.predict_on_batch(x[start : start + PREDICTION_BATCH]))
+
     starts = range(0, len(x), PREDICTION_BATCH)
-    return np.concatenate(
-        [np.asarray(model.predict_on_batch(x[i : i + PREDICTION_BATCH])) for i in starts]
-    )
+    first = [probabilities(start) for start in starts[:1]]  # builds the graph, in one thread
+    with ThreadPoolExecutor(workers) as pool:
+        return np.concatenate(first + list(pool.map(probabilities, starts[1:])))
