@@ -5,6 +5,7 @@ PYTHON ?= python3
 BASE ?= main
 
 VENV := .venv
+TORCH := .venv-torch
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # What a run sets in params.yaml. The digits are few: smaller batches, more epochs.
@@ -20,7 +21,7 @@ AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/
 	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
 	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
 
-.PHONY: help run test lint report review lock clean
+.PHONY: help run test lint report review bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -42,6 +43,12 @@ report: $(VENV)/installed  ## open the report of the last run
 review: export BASE := $(BASE)
 review: $(VENV)/installed  ## compare figures and parameters with those of BASE (main)
 	@python -m stages.review "$$BASE"
+
+bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed beside plain Keras and PyTorch (about 45 minutes)
+	@dvc repro -q prepare
+	@python -m benchmarks.bench --torch $(TORCH)/bin/python
+	@python -m benchmarks.time_to_accuracy
+	@python -m benchmarks.growth
 
 lock: $(VENV)/installed  ## pin the newest versions that requirements.in allows
 	@pip install -q uv
@@ -65,4 +72,9 @@ $(VENV)/installed: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 	@pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@touch $@
+
+$(TORCH)/installed: benchmarks/requirements.txt
+	@$(PYTHON) -m venv $(TORCH)
+	@$(TORCH)/bin/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@

@@ -1,0 +1,97 @@
+"""What a user would write in Keras: `model.fit` on arrays, the defaults for the rest.
+
+    python benchmarks/peers/keras_script.py cnn data/prepared
+
+Layers and batch are those of params.yaml, the optimizer is Adam as Keras has it; no image is
+augmented. Prints a JSON object: the seconds of each epoch with its validation, the first ones
+apart, which only build the graph.
+"""
+
+import argparse
+import json
+import time
+
+import keras
+import numpy as np
+from keras import layers
+
+parser = argparse.ArgumentParser()
+parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
+parser.add_argument("folder", help="of the prepared arrays")
+parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
+parser.add_argument("--epochs", type=int, default=1)
+parser.add_argument("--batch", type=int, default=256)
+parser.add_argument("--no-batch-norm", action="store_true")
+arguments = parser.parse_args()
+
+keras.utils.set_random_seed(1)
+if arguments.precision == "bfloat16":
+    keras.config.set_dtype_policy("mixed_bfloat16")
+
+x_train, y_train, x_val, y_val = (
+    np.load(f"{arguments.folder}/{part}.npy") for part in ("x_train", "y_train", "x_val", "y_val")
+)
+n = round(len(x_train) * arguments.fraction)
+x_train, y_train = x_train[:n].astype("float32") / 255, y_train[:n]
+x_val = x_val.astype("float32") / 255
+
+
+def convolutions(padding):
+    for filters in (32, 64):
+        yield layers.Conv2D(filters, 3, padding=padding, activation="relu")
+        yield layers.MaxPooling2D(2)
+        if not arguments.no_batch_norm:
+            yield layers.BatchNormalization(momentum=0.9)
+
+
+def rows(features):
+    yield layers.Reshape((-1, features))
+    yield layers.LSTM(128)
+    yield layers.Dropout(0.2)
+    yield layers.Dense(64, activation="relu")
+    yield layers.Dropout(0.2)
+
+
+hidden = {
+    "cnn": lambda: [
+        *convolutions("valid"),
+        layers.Flatten(),
+        layers.Dense(128, activation="relu"),
+        layers.Dropout(0.5),
+    ],
+    "lstm": lambda: rows(28),
+    "hybrid": lambda: [*convolutions("same"), *rows(7 * 64)],
+}
+model = keras.Sequential(
+    [
+        layers.Input((28, 28, 1)),
+        *hidden[arguments.model](),
+        layers.Dense(10, activation="softmax", dtype="float32"),
+    ]
+)
+model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+few = 10 * arguments.batch
+weights = model.get_weights()
+model.fit(x_train[:few], y_train[:few], batch_size=arguments.batch, verbose=0)
+model.evaluate(x_val[:few], y_val[:few], batch_size=arguments.batch, verbose=0)
+model.set_weights(weights)
+
+epochs = []
+for _ in range(arguments.epochs):
+    started = time.perf_counter()
+    history = model.fit(
+        x_train,
+        y_train,
+        batch_size=arguments.batch,
+        validation_data=(x_val, y_val),
+        verbose=0,
+    ).history
+    epochs.append(
+        {
+            "seconds": time.perf_counter() - started,
+            "loss": history["loss"][0],
+            "val_accuracy": history["val_accuracy"][0],
+        }
+    )
+print(json.dumps({"epochs": epochs, "examples": n, "parameters": model.count_params()}))

@@ -1,0 +1,126 @@
+"""The same in PyTorch: eager mode, channels-last, its fused `nn.LSTM`; bfloat16 by autocast.
+
+    python benchmarks/peers/torch_script.py cnn data/prepared
+
+Layers and batch are those of params.yaml, the optimizer is Adam as PyTorch has it; no image is
+augmented. Prints a JSON object: the seconds of each epoch with its validation, the first steps
+apart, which warm up.
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+parser = argparse.ArgumentParser()
+parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
+parser.add_argument("folder", help="of the prepared arrays")
+parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
+parser.add_argument("--epochs", type=int, default=1)
+parser.add_argument("--batch", type=int, default=256)
+arguments = parser.parse_args()
+torch.manual_seed(1)
+
+
+def load(part):
+    """Return images, float32 (n, 1, height, width) in channels-last order, and labels."""
+    x = np.load(f"{arguments.folder}/x_{part}.npy")
+    y = np.load(f"{arguments.folder}/y_{part}.npy").astype("int64")
+    n = round(len(x) * arguments.fraction) if part == "train" else len(x)
+    images = torch.from_numpy(x[:n].astype("float32") / 255).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(y[:n])
+
+
+(x_train, y_train), (x_val, y_val) = load("train"), load("val")
+
+
+def convolutions(padding):
+    for before, filters in ((1, 32), (32, 64)):
+        yield nn.Conv2d(before, filters, 3, padding=padding)
+        yield nn.ReLU()
+        yield nn.MaxPool2d(2)
+        yield nn.BatchNorm2d(filters)
+
+
+class LastStep(nn.Module):
+    """An LSTM over the rows of (n, channels, height, width), of which the last step is kept."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.lstm = nn.LSTM(features, 128, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x.permute(0, 2, 3, 1).flatten(2))[0][:, -1]
+
+
+def rows(features):
+    return [
+        LastStep(features),
+        nn.Dropout(0.2),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(64, 10),
+    ]
+
+
+layers = {
+    "cnn": lambda: [
+        *convolutions(0),
+        nn.Flatten(),
+        nn.Linear(1600, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+    ],
+    "lstm": lambda: rows(28),
+    "hybrid": lambda: [*convolutions(1), *rows(7 * 64)],
+}
+model = nn.Sequential(*layers[arguments.model]()).to(memory_format=torch.channels_last)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+loss_of = nn.CrossEntropyLoss()
+autocast = torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16")
+
+
+def train(examples):
+    """Train on the first `examples` images, in random order; return the mean loss."""
+    total = 0.0
+    model.train()
+    for chosen in torch.randperm(examples).split(arguments.batch):
+        optimizer.zero_grad()
+        with autocast:
+            loss = loss_of(model(x_train[chosen]), y_train[chosen])
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(chosen)
+    return total / examples
+
+
+def accuracy(x, y):
+    model.eval()
+    batches = zip(x.split(arguments.batch), y.split(arguments.batch), strict=True)
+    with torch.no_grad(), autocast:
+        return sum((model(x).argmax(1) == y).sum().item() for x, y in batches) / len(y)
+
+
+train(min(len(y_train), 10 * arguments.batch))
+epochs = []
+for _ in range(arguments.epochs):
+    started = time.perf_counter()
+    loss = train(len(y_train))
+    val_accuracy = accuracy(x_val, y_val)
+    seconds = time.perf_counter() - started
+    epochs.append({"seconds": seconds, "loss": loss, "val_accuracy": val_accuracy})
+print(
+    json.dumps(
+        {
+            "epochs": epochs,
+            "examples": len(y_train),
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        }
+    )
+)

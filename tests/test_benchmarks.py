@@ -1,0 +1,127 @@
+"""The benchmarks run, and count what they say that they count."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from benchmarks.growth import TIMES, repeat
+from benchmarks.multiply_adds import inference, training
+from benchmarks.time_to_accuracy import seconds_until
+from stages.files import StageError
+from stages.models import build
+from stages.params import MODELS
+
+TORCH = ROOT / ".venv-torch/bin/python"
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory) -> Path:
+    """A folder of prepared arrays as large as a tenth of a tenth of MNIST, made of noise."""
+    folder = tmp_path_factory.mktemp("arrays")
+    random = np.random.default_rng(0)
+    splits = {"train": 2560, "val": 250}
+    for part, n in splits.items():
+        np.save(folder / f"x_{part}.npy", random.integers(0, 256, (n, 28, 28, 1), np.uint8))
+        np.save(folder / f"y_{part}.npy", (np.arange(n) % 10).astype(np.int32))
+    manifest = {
+        "dataset": "noise",
+        "image_shape": [28, 28, 1],
+        "class_names": list("0123456789"),
+        "splits": {part: {"images": n} for part, n in splits.items()},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def run_module(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_the_short_benchmark_measures_every_side(arrays, tmp_path):
+    output = tmp_path / "results.json"
+    words = ["benchmarks.bench", "--rounds", "1", "--fraction", "0.1", "--data", str(arrays)]
+    torch = ["--torch", str(TORCH)] if TORCH.exists() else []
+    done = run_module(*words, "--output", str(output), *torch)
+    result = json.loads(output.read_text())
+    assert {row["model"] for row in result["rows"]} == set(MODELS)
+    assert result["matmul_gflops"] > 1
+    for row in result["rows"]:
+        assert row["ours_seconds"] > 0
+        assert row["ratio_keras"] == pytest.approx(
+            row["keras_seconds"] / row["ours_seconds"], rel=0.2, abs=0.05
+        )
+        assert 0 < row["share_of_matmul"] < 1.5
+        assert row["parameters"]["ours"] == row["parameters"]["keras"]
+        assert (row["ratio_torch"] is not None) == TORCH.exists()
+        assert f"| {row['model']} | {row['precision']} |" in done.stdout
+    if TORCH.exists():
+        # PyTorch does not count the moving averages as parameters, and its LSTM has two biases.
+        gates, averages = 4 * 128, 2 * (32 + 64)
+        extra = {"cnn": -averages, "lstm": gates, "hybrid": gates - averages}
+        for row in result["rows"]:
+            ours = row["parameters"]["ours"]
+            assert row["parameters"]["torch"] == ours + extra[row["model"]]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_multiply_adds_are_those_that_tensorflow_counts(make_params, name):
+    import tensorflow as tf
+    from tensorflow.python.framework.ops import get_stats_for_node_def
+
+    model = build(name, (28, 28, 1), 10, getattr(make_params({}), name))
+    hand_counted = inference(model), training(model)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.LSTM):
+            layer.unroll = True  # TensorFlow counts the body of a loop once
+
+    def flops(function) -> int:
+        graph = function.get_concrete_function(tf.TensorSpec((1, 28, 28, 1), tf.float32)).graph
+        products = [
+            op for op in graph.get_operations() if "MatMul" in op.type or "Conv2D" in op.type
+        ]
+        return sum(get_stats_for_node_def(graph, op.node_def, "flops").value for op in products)
+
+    @tf.function
+    def forward(x):
+        return model(x, training=False)
+
+    @tf.function
+    def both(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True) ** 2)
+        return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+    assert flops(forward) == 2 * hand_counted[0]
+    assert flops(both) == pytest.approx(2 * hand_counted[1], rel=0.01)
+
+
+def test_growth_repeats_the_training_set(arrays, tmp_path):
+    added = repeat(arrays, tmp_path)
+    before = np.load(arrays / "x_train.npy")
+    after = np.load(tmp_path / "x_train.npy", mmap_mode="r")
+    assert after.shape == (TIMES * len(before), 28, 28, 1)
+    assert (after[-len(before) :] == before).all()
+    assert added == (TIMES - 1) * before.nbytes
+    assert len(np.load(tmp_path / "y_train.npy")) == len(after)
+
+
+def test_seconds_until_the_accuracy_is_there():
+    epochs = [{"seconds": 2.0, "val_accuracy": a} for a in (0.5, 0.9, 0.8)]
+    assert seconds_until(epochs, 0.7) == 4
+    assert seconds_until(epochs, 0.5) == 2
+    with pytest.raises(StageError, match=r"0\.9500"):
+        seconds_until(epochs, 0.95)
