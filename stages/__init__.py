@@ -9,9 +9,7 @@ from stages.files import GO_ON, INTERRUPTED
 _report = sys.excepthook
 
 
-def _end(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
+def _end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Say how to go on where `stages.files.run` is not there yet to say it."""
     if not issubclass(kind, KeyboardInterrupt):
         _report(kind, error, traceback)
