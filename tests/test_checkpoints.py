@@ -20,8 +20,7 @@ from stages.models import build
 from stages.training import Arrays, fit
 
 AFTER = 2  # epochs, the training is broken off
-SMALL = {"epochs": 3, "train.batch_size": 64, "cnn.filters": [4, 8], "cnn.dense": 8, "lstm.units": [8],
-         "hybrid.filters": [4], "hybrid.units": [8]}  # fmt: skip
+SMALL = {"epochs": 3, "train.batch_size": 64, "cnn.filters": [4, 8]}
 RECIPES = {
     "cnn": {"cnn.shift": 1, "train.batch_size": 128},
     "cnn, sgd": {"train.optimizer": "sgd", "train.schedule": "cosine", "cnn.learning_rate": 0.1},

@@ -1,0 +1,218 @@
+"""Killed at any moment, a stage that runs again ends in the bytes of one that was never stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from conftest import Project, names
+
+from stages.files import GO_ON, INTERRUPTED
+from stages.params import MODELS
+from stages.verify import fingerprints
+
+OUTPUTS = {
+    "prepare": "data/prepared",
+    **{f"train_{name}": f"data/models/{name}.keras" for name in MODELS},
+    "evaluate": "data/predictions",
+    "report": "plots/figures",
+}
+LONGEST = (
+    4.0  # seconds into a stage that the first kill may come; halved where the stage was faster
+)
+EPOCH = r"epoch +\d+/"  # in the line that tells of each
+WITHIN_EPOCH = 0.1  # seconds after an epoch's line
+TRIES = 12  # that no stage outruns
+
+
+class Killed:
+    """`dvc repro` of one stage, in a copy of a pipeline that ran; killed, and run again."""
+
+    def __init__(self, project: Project, stage: str):
+        self.project, self.stage = project, stage
+        shutil.rmtree(project.path(".dvc/cache/runs"))  # which would answer instead of the stage
+        seed = int(os.environ.get("KILL_SEED") or secrets.randbits(32))
+        print(f"KILL_SEED={seed} repeats these moments")
+        self.random = np.random.default_rng(seed)
+        self.longest = LONGEST
+        self.output = ""  # of the last run
+
+    def start_anew(self) -> None:
+        """Remove what the stage made, so that `dvc repro` runs it."""
+        out = self.project.path(OUTPUTS[self.stage])
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+
+    def kill(self, *, group: bool, after_epoch: bool) -> None:
+        """Kill DVC with all that it started (or the stage alone) while the stage runs."""
+        for _ in range(TRIES):
+            if self._kill(group=group, after_epoch=after_epoch):
+                return
+            self.longest /= 2
+            self.start_anew()
+        pytest.fail(f"{self.stage} was never met running\n{self.output}")
+
+    def _kill(self, *, group: bool, after_epoch: bool) -> bool:
+        left = self.checkpoints()
+        running = subprocess.Popen(
+            ["dvc", "repro"], cwd=self.project.folder, env=self.project.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        pattern = EPOCH if after_epoch else f"Running stage '{self.stage}'"
+        longest = WITHIN_EPOCH if after_epoch else self.longest
+        lines = int(self.random.integers(1, 3)) if after_epoch else 1
+        self.output = ""
+        with running:
+            for line in running.stdout:
+                self.output += line
+                lines -= bool(re.search(pattern, line))
+                if not lines:
+                    break
+            time.sleep(self.random.uniform(0, longest))
+            met = self._strike(running, group=group)
+            self.output += running.stdout.read()
+        self.said_whether_it_continued(left)
+        print(
+            f"{self.stage}: {'killed' if met else 'missed'}, {'all' if group else 'stage'}, "
+            f"{'after an epoch' if after_epoch else 'any time'}, {self.checkpoints()}"
+        )
+        return met
+
+    def _strike(self, running: subprocess.Popen, *, group: bool) -> bool:
+        """Send SIGKILL; return whether the stage was there to receive it."""
+        module = f"stages.{self.stage.partition('_')[0]}"
+        try:
+            below = psutil.Process(running.pid).children(recursive=True)
+            found = [process for process in below if module in process.cmdline()]
+            for process in [] if group else found:
+                process.kill()
+        except psutil.NoSuchProcess:
+            return False
+        if group and found:
+            os.killpg(running.pid, signal.SIGKILL)
+        return bool(found)
+
+    def checkpoints(self) -> list[str]:
+        folder = self.project.path("data/checkpoints")
+        return [name for name in names(folder) if name[0] != "."] if folder.exists() else []
+
+    def said_whether_it_continued(self, left: list[str]) -> None:
+        """A checkpoint that was left is used; nothing else is."""
+        if re.search(EPOCH, self.output):
+            assert ("continuing after epoch" in self.output) == bool(left), self.output
+
+    def finish(self) -> None:
+        """Run to the end."""
+        left = self.checkpoints()
+        self.output = self.project.dvc("repro")
+        self.said_whether_it_continued(left)
+
+    def assert_same(self, untouched: Project) -> None:
+        assert fingerprints(self.project.folder) == fingerprints(untouched.folder)
+        assert self.checkpoints() == []
+        new = self.project.run("git", "ls-files", "--others", "--exclude-standard").stdout
+        assert new == "", "half-written files are left where git, or DVC, takes them for outputs"
+        assert "up to date" in self.project.dvc("repro")
+
+
+@pytest.mark.parametrize("stage", OUTPUTS)
+def test_a_killed_stage_runs_again_to_the_same_bytes(pipeline, clone, stage):
+    """One kill each; of a training after some epoch, so that there is something to go on from."""
+    killed = Killed(clone, stage)
+    killed.start_anew()
+    training = stage.startswith("train")
+    killed.kill(group=stage not in ("train_lstm", "evaluate"), after_epoch=training)
+    killed.finish()
+    assert f"Running stage '{stage}'" in killed.output
+    assert ("continuing after epoch" in killed.output) == training
+    killed.assert_same(pipeline)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize("stage", OUTPUTS)
+def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(pipeline, clone, stage, round_):
+    """Three kills in a row, at any moment: 54 in all."""
+    killed = Killed(clone, stage)
+    killed.start_anew()
+    for i in range(3):
+        after_epoch = stage.startswith("train") and killed.random.random() < 0.5
+        killed.kill(group=(i + round_) % 2 == 0, after_epoch=after_epoch)
+    killed.finish()
+    killed.assert_same(pipeline)
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------
+
+
+def interrupt(project: Project, command: list[str], pattern: str) -> tuple[int, str]:
+    """Press Ctrl-C when a line of the output matches; return exit status and output."""
+    running = subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    output = ""
+    with running:
+        for line in running.stdout:
+            output += line
+            if re.search(pattern, line):
+                os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of them
+                break
+        output += running.stdout.read()
+    return running.returncode, output
+
+
+@pytest.mark.parametrize("stage", ["train_cnn", "evaluate"])
+def test_ctrl_c_in_dvc_repro_ends_in_a_line_and_the_same_command_goes_on(pipeline, clone, stage):
+    killed = Killed(clone, stage)
+    killed.start_anew()
+    pattern = r"epoch +2/" if stage == "train_cnn" else "Running stage"
+    status, output = interrupt(clone, ["dvc", "repro"], pattern)
+    assert status not in (0, None)
+    assert output.count(GO_ON) == 1
+    assert "Traceback" not in output
+    assert f"exited with {INTERRUPTED}" in output
+    killed.finish()
+    killed.assert_same(pipeline)
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.3, 0.6])
+def test_ctrl_c_while_libraries_load_ends_in_a_line_too(project, delay):
+    script = (
+        "import os, signal, threading, time\n"
+        "import stages\n"
+        f"threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "import stages.prepare\n"
+        "time.sleep(5)\n"
+    )
+    done = project.run(sys.executable, "-c", script, status=INTERRUPTED)
+    assert done.stderr == f"{GO_ON}\n"
+
+
+def test_what_killed_processes_left_half_written_goes(clone):
+    """A stage that is killed while it writes leaves a file beside the one that it would replace,
+    in a folder that DVC sums up; the next run removes it, but not one that a process still holds.
+    """
+    from stages.files import holding
+
+    left = clone.path("data/models/.cnn-a1b2c3d4.keras")
+    held = clone.path("data/models/.cnn-a1b2c3d5.keras")
+    users = clone.path("data/models/.cnn-backup.keras")
+    for path in (left, held, users):
+        path.write_bytes(b"half")
+    clone.path("data/.prepared-a1b2c3d4/prepared").mkdir(parents=True)
+    with holding(held):
+        clone.stage("train", "cnn")
+    clone.stage("prepare")
+    assert names(held.parent) == sorted(
+        [held.name, users.name, *(f"{name}.keras" for name in MODELS)]
+    )
+    assert ".prepared-a1b2c3d4" not in names(clone.path("data"))
