@@ -45,6 +45,10 @@ STANDARD_ERRORS = 4  # of the difference of two accuracies: elsewhere, figures m
 DIGEST_SHOWN = 12  # hexadecimal digits
 
 
+class RunFailed(StageError):
+    """`dvc repro` ended with an error in a clone, which may be mended."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check that runs repeat, in fresh clones.")
     parser.add_argument("-S", dest="settings", metavar="KEY=VALUE", action="append", default=[])
@@ -53,10 +57,10 @@ def main() -> None:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="verify-"))
     try:
         same = verify(folder.resolve(), arguments.settings)
-    except (KeyboardInterrupt, StageError) as error:
-        words = ["python", "-m", "stages.verify", *(f"-S {s}" for s in arguments.settings)]
+    except (KeyboardInterrupt, RunFailed) as error:
+        words = [sys.executable, "-m", "stages.verify", *(f"-S {s}" for s in arguments.settings)]
         how = f"`{' '.join(words)} --folder {folder}` goes on from here"
-        if isinstance(error, StageError):
+        if isinstance(error, RunFailed):
             raise StageError(f"{error}; {how}") from None
         print(f"interrupted; {how}", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -108,7 +112,11 @@ def clone(folder: Path, params: dict[str, Any] | None = None) -> Path:
     """Clone HEAD to `folder`, unless it is there; with `params`, ready to run from nothing."""
     from stages.review import git
 
+    head = git("rev-parse", "HEAD")
     if folder.exists():
+        there = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        if git("-C", str(folder), "rev-parse", "HEAD") != head or params not in (None, there):
+            raise StageError(f"{folder} is of another commit or other settings; remove it")
         return folder
     part = folder.with_name(f".{folder.name}")  # a clone that was cut short is not taken for one
     shutil.rmtree(part, ignore_errors=True)
@@ -144,7 +152,7 @@ def reproduce(folder: Path) -> None:
     if done.returncode:
         lines = log.read_text(encoding="utf-8").splitlines()
         said = [line for line in lines if line.lower().startswith("error: ")]
-        raise StageError(f"dvc repro failed: {(said or lines)[0].removeprefix('error: ')}")
+        raise RunFailed(f"dvc repro failed: {(said or lines)[0].removeprefix('error: ')}")
     print(f"  {folder.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
