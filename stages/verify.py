@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ STANDARD_ERRORS = 4  # of the difference of two accuracies: elsewhere, figures m
 DIGEST_SHOWN = 12  # hexadecimal digits
 
 
-class RunFailed(StageError):
+class ReproError(StageError):
     """`dvc repro` ended with an error in a clone, which may be mended."""
 
 
@@ -54,16 +55,20 @@ def main() -> None:
     parser.add_argument("-S", dest="settings", metavar="KEY=VALUE", action="append", default=[])
     parser.add_argument("--folder", type=Path, help="of the clones; one that is there goes on")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # each line as it comes, in a log too
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="verify-"))
     try:
         same = verify(folder.resolve(), arguments.settings)
-    except (KeyboardInterrupt, RunFailed) as error:
+    except (KeyboardInterrupt, ReproError) as error:
         words = [sys.executable, "-m", "stages.verify", *(f"-S {s}" for s in arguments.settings)]
         how = f"`{' '.join(words)} --folder {folder}` goes on from here"
-        if isinstance(error, RunFailed):
+        if isinstance(error, ReproError):
             raise StageError(f"{error}; {how}") from None
         print(f"interrupted; {how}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    finally:
+        with suppress(OSError):  # it is not empty, as a rule
+            folder.rmdir()
     if same and not arguments.folder:
         shutil.rmtree(folder)
     elif not same:
@@ -143,7 +148,7 @@ def reproduce(folder: Path) -> None:
         "DVC_NO_ANALYTICS": "1",
     }
     log = folder.with_suffix(".log")
-    print(f"  {folder.name}: dvc repro (log: {log})", flush=True)
+    print(f"  {folder.name}: dvc repro (log: {log})")
     with log.open("a", encoding="utf-8") as output:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-m", "dvc", "repro", *([] if begun else ["--force"])],
@@ -152,8 +157,8 @@ def reproduce(folder: Path) -> None:
     if done.returncode:
         lines = log.read_text(encoding="utf-8").splitlines()
         said = [line for line in lines if line.lower().startswith("error: ")]
-        raise RunFailed(f"dvc repro failed: {(said or lines)[0].removeprefix('error: ')}")
-    print(f"  {folder.name}: {time.monotonic() - started:.0f} s", flush=True)
+        raise ReproError(f"dvc repro failed: {(said or lines)[0].removeprefix('error: ')}")
+    print(f"  {folder.name}: {time.monotonic() - started:.0f} s")
 
 
 # --- comparing ----------------------------------------------------------------------------
