@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -47,7 +48,9 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader thus finds the old file, the new one or none, never a part of one; nor does a power
     cut leave a part. What a killed process left half-written of `path` is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync(path.parent.parent)
     remove_leftovers(path.parent, f".{path.stem}-", path.suffix)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -105,6 +108,9 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that cannot
+            raise
     finally:
         os.close(handle)
 
