@@ -39,7 +39,6 @@ class Killed:
 
     def __init__(self, project: Project, stage: str):
         self.project, self.stage = project, stage
-        shutil.rmtree(project.path(".dvc/cache/runs"))  # which would answer instead of the stage
         seed = int(os.environ.get("KILL_SEED") or secrets.randbits(32))
         print(f"KILL_SEED={seed} repeats these moments")
         self.random = np.random.default_rng(seed)
@@ -47,7 +46,8 @@ class Killed:
         self.output = ""  # of the last run
 
     def start_anew(self) -> None:
-        """Remove what the stage made, so that `dvc repro` runs it."""
+        """Remove what the stage made, and DVC's cache, which would answer in its place."""
+        shutil.rmtree(self.project.path(".dvc/cache"), ignore_errors=True)
         out = self.project.path(OUTPUTS[self.stage])
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
 
