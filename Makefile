@@ -21,7 +21,7 @@ AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/
 	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
 	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
 
-.PHONY: help run test lint report review bench lock clean
+.PHONY: help run test lint report review verify bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ report: $(VENV)/installed  ## open the report of the last run
 review: export BASE := $(BASE)
 review: $(VENV)/installed  ## compare figures and parameters with those of BASE (main)
 	@python -m stages.review "$$BASE"
+
+verify: $(VENV)/installed  ## run DATASET in fresh clones, two against each other or (mnist) one against the committed figures
+	@python -m stages.verify $(SETTINGS)
 
 bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed beside plain Keras and PyTorch (about 45 minutes)
 	@dvc repro -q prepare

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 INTERRUPTED = 130  # exit status of a program ended by Ctrl-C (128 + SIGINT)
+GO_ON = (
+    "interrupted; the same command goes on from here: `dvc repro` keeps the stages that are done, "
+    "and a training continues after its last whole epoch"
+)
 
 
 class StageError(Exception):
@@ -29,7 +37,7 @@ def run(main: Callable[[], None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")
     except KeyboardInterrupt:
-        print("interrupted; `dvc repro` starts this stage again", file=sys.stderr)
+        print(GO_ON, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -37,20 +45,74 @@ def run(main: Callable[[], None]) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its name when the block succeeds.
 
-    A reader thus finds the old file, the new one or none, never a part of one.
+    A reader thus finds the old file, the new one or none, never a part of one; nor does a power
+    cut leave a part. What a killed process left half-written of `path` is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync(path.parent.parent)
+    remove_leftovers(path.parent, f".{path.stem}-", path.suffix)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with holding(temporary):
+            yield temporary
+            sync(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder below `parent`, removed at the end; so are those of killed processes."""
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(parent, prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, holding(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[bool]:
+    """Lock `path` for the block; yield whether nobody else holds it.
+
+    The system frees the lock when a process ends, be it killed: what nobody holds is a leftover.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        held = False
+        with suppress(OSError):  # held by another process, or a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        yield held
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, prefix: str, suffix: str = "") -> None:
+    """Remove the files and folders that `tempfile` so named and no running process holds."""
+    name = re.compile(re.escape(prefix) + "[a-z0-9_]{8}" + re.escape(suffix))
+    for path in [path for path in folder.iterdir() if name.fullmatch(path.name)]:
+        with suppress(OSError), holding(path) as free:
+            if free and path.is_dir():
+                shutil.rmtree(path)
+            elif free:
+                path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has what was written to a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

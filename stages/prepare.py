@@ -10,14 +10,12 @@ are a stratified part of the training set; the test set is left as it came.
 from __future__ import annotations
 
 import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from stages.datasets import Dataset, array_digest, load_dataset
-from stages.files import StageError, run, write_json
+from stages.files import StageError, run, temporary_folder, write_json
 from stages.params import Params, load_params
 from stages.prepared import PREPARED
 
@@ -80,9 +78,8 @@ def main() -> None:
     parts = split(dataset, params.prepare.val_fraction, params.prepare.split_seed)
     facts = manifest(params.dataset, dataset.class_names, parts)
 
-    PREPARED.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".prepared-", dir=PREPARED.parent) as folder:
-        made = Path(folder) / PREPARED.name
+    with temporary_folder(PREPARED.parent, ".prepared-") as folder:
+        made = folder / PREPARED.name
         made.mkdir()
         for part, (x, y) in parts.items():
             np.save(made / f"x_{part}.npy", x)

@@ -4,7 +4,8 @@
 
 Reads `epochs`, `seed`, `train.*` and the model's own section; writes `data/models/MODEL.keras`,
 `plots/history/MODEL.csv` (as it goes), `metrics/train/MODEL.json` and `metrics/timing/MODEL.json`.
-The test set is not opened here.
+A training that was interrupted goes on after its last whole epoch (checkpoints.py), to the same
+bytes. The test set is not opened here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stages.backend import Threads, choose_threads, configure
+from stages.checkpoints import FOLDER, Checkpoint, Progress
 from stages.files import run, write_csv, write_json
 from stages.params import MODELS, Convolutional, load_params
 from stages.prepared import read_manifest, read_split
@@ -48,7 +50,19 @@ def main() -> None:
         f"{len(val_data.y):,} validation images, {params.epochs} epochs",
         flush=True,
     )
-    history: list[dict[str, float]] = []
+    checkpoint = Checkpoint(
+        name,
+        {
+            "data": [manifest["splits"][part] for part in ("train", "val")],
+            "epochs": params.epochs,
+            "seed": params.seed,
+            "train": params.train.model_dump(),
+            "section": section.model_dump(),
+            "machine": machine(threads),
+        },
+    )
+    done = checkpoint.load()
+    history = go_on(name, done, params.epochs) if done else []
     for row in fit(
         model,
         train_data,
@@ -58,12 +72,11 @@ def main() -> None:
         train=params.train,
         section=section,
         batch_parts=threads.batch_parts,
+        progress=done,
+        keep=checkpoint.save,
     ):
         history.append(row)
-        write_csv(
-            Path(f"plots/history/{name}.csv"),
-            [{column: past[column] for column in HISTORY_COLUMNS} for past in history],
-        )
+        write_history(name, history)
         print(progress(name, history, params.epochs), flush=True)
 
     save_model(model, Path(f"data/models/{name}.keras"))
@@ -82,7 +95,28 @@ def main() -> None:
             "parameters": model.count_params(),
         },
     )
-    write_json(Path(f"metrics/timing/{name}.json"), timing(history, len(train_data.y), threads))
+    resumed = done.resumed if done else 0
+    write_json(
+        Path(f"metrics/timing/{name}.json"), timing(history, len(train_data.y), threads, resumed)
+    )
+    # All is on the disk: a later `dvc repro --force` must train, not find a finished training.
+    checkpoint.remove()
+
+
+def go_on(name: str, done: Progress, epochs: int) -> list[dict[str, float]]:
+    """Say where an interrupted training goes on; return its history."""
+    done.resumed += 1
+    write_history(name, done.rows)
+    print(f"{name}: continuing after epoch {len(done.rows)} of {epochs}, from {FOLDER}", flush=True)
+    return list(done.rows)
+
+
+def write_history(name: str, history: list[dict[str, float]]) -> None:
+    """Write the learning curves so far, a row an epoch."""
+    write_csv(
+        Path(f"plots/history/{name}.csv"),
+        [{column: past[column] for column in HISTORY_COLUMNS} for past in history],
+    )
 
 
 def progress(name: str, history: list[dict[str, float]], epochs: int) -> str:
@@ -97,12 +131,15 @@ def progress(name: str, history: list[dict[str, float]], epochs: int) -> str:
     )
 
 
-def timing(history: list[dict[str, float]], examples: int, threads: Threads) -> dict:
+def timing(
+    history: list[dict[str, float]], examples: int, threads: Threads, resumed: int = 0
+) -> dict:
     """Return what the training cost, and on what; `seconds_per_epoch` is the median epoch's.
 
     `train_seconds` is the wall time of all epochs: the first one's graph building and every
     epoch's validation included, import of the libraries not. `peak_memory_bytes` is the
-    process's largest resident set.
+    process's largest resident set. A training that was interrupted and `resumed` so many times
+    counts each epoch once, as the process that ended it measured it.
     """
     seconds = [row["seconds"] for row in history]
     per_epoch = statistics.median(seconds)
@@ -112,25 +149,32 @@ def timing(history: list[dict[str, float]], examples: int, threads: Threads) -> 
         "seconds_per_epoch": round(per_epoch, 3),
         "examples_per_second": round(examples / per_epoch, 1),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "resumed": resumed,
+        **machine(threads),
+        "finished": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def machine(threads: Threads) -> dict:
+    """Return what else than data, code and parameters decides a training's bytes."""
+    return {
         "threads": threads.as_dict(),
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("keras", "tensorflow", "numpy")},
         },
         "processor": processor(),
-        "finished": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
 def processor() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the processor's name as the system tells it, with its model: clouds share names."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        facts = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
+        return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()  # not Linux, or not x86
 
 
 if __name__ == "__main__":

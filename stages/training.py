@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from stages.backend import feed
+from stages.checkpoints import Progress
 from stages.files import StageError
 from stages.params import Model, Train
 
@@ -26,6 +27,7 @@ STEPS_PER_EXECUTION = 32  # steps the backend runs without returning to Python
 WARMUP_START = 1 / 25  # of the peak rate; the values of fastai's one-cycle (Smith, 2018)
 FINAL_RATE = 1e-3  # of the peak rate
 PREDICTION_BATCH = 250  # images a step where nothing is learned
+DIVERGED = 3  # times the loss of guessing, ln(classes), over a whole epoch: that is no learning
 
 
 @dataclass
@@ -200,20 +202,30 @@ def fit(
     train: Train,
     section: Model,
     batch_parts: int,
+    progress: Progress | None = None,
+    keep: Callable[[Progress], None] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Train `model` in place; yield a row of history after each epoch.
+
+    Parameters
+    ----------
+    progress
+        What `keep` was given by a training with the same arguments: go on from there.
+    keep
+        Called after each epoch with all that the following ones depend on.
 
     Yields
     ------
     dict
         ``epoch`` from 1, ``accuracy, val_accuracy, loss, val_loss, learning_rate`` (the rate at
-        the epoch's end) and ``seconds``. Losses are plain cross-entropy in nats; the training
-        figures are running means over the epoch, augmentation and dropout included.
+        the epoch's end) and ``seconds``, those of `keep` left out. Losses are plain cross-entropy
+        in nats; the training figures are running means over the epoch, augmentation and dropout
+        included. Epochs that `progress` has are not yielded again.
 
     Raises
     ------
     StageError
-        The loss is no longer finite.
+        The loss is no longer finite, or far above that of guessing.
     """
     steps = math.ceil(len(train_data.y) / train.batch_size)
     graph = TrainingGraph(model, section, batch_parts)
@@ -228,17 +240,21 @@ def fit(
         jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
     )
     validation = feed(InOrder(val_data, PREDICTION_BATCH))
-    best, waited, best_weights = float("inf"), 0, None
-    for epoch in range(1, epochs + 1):
+    rows: list[dict[str, float]] = []
+    best_weights, resumed = None, 0
+    if progress:
+        rows, best_weights, resumed = list(progress.rows), progress.best_weights, progress.resumed
+        restore(graph, progress.variables)
+    while len(rows) < epochs and not out_of_patience(rows, train.early_stopping):
         started = time.perf_counter()
         logs = graph.fit(
-            feed(Epoch(train_data, train.batch_size, section, seed, epoch)),
+            feed(Epoch(train_data, train.batch_size, section, seed, len(rows) + 1)),
             validation_data=validation,
             shuffle=False,
             verbose=0,
         ).history
         row = {
-            "epoch": epoch,
+            "epoch": len(rows) + 1,
             "accuracy": logs["accuracy"][0],
             "val_accuracy": logs["val_accuracy"][0],
             "loss": logs["cross_entropy"][0],
@@ -246,23 +262,50 @@ def fit(
             "learning_rate": float(ops.convert_to_numpy(graph.optimizer.learning_rate)),
             "seconds": time.perf_counter() - started,
         }
-        if not np.isfinite([row["loss"], row["val_loss"]]).all():
-            raise StageError(
-                f"{model.name}: the loss is {row['loss']} after epoch {epoch}, at learning rate "
-                f"{row['learning_rate']:.2g}; try a smaller {model.name}.learning_rate, or "
-                f"train.clip_norm=1"
-            )
+        check_convergence(row, model)
+        rows.append(row)
+        if train.early_stopping and best_epoch(rows) == row["epoch"]:
+            best_weights = model.get_weights()
+        if keep:
+            values = [ops.convert_to_numpy(variable) for variable in state(graph)]
+            keep(Progress(list(rows), values, best_weights, resumed))
         yield row
-        if not train.early_stopping:
-            continue
-        if row["val_loss"] < best:
-            best, waited, best_weights = row["val_loss"], 0, model.get_weights()
-        else:
-            waited += 1
-            if waited >= train.early_stopping:
-                break
     if best_weights is not None:
         model.set_weights(best_weights)
+
+
+def state(graph: TrainingGraph) -> list[keras.Variable]:
+    """Return all variables that one epoch leaves to the next; metrics start anew each time."""
+    return [*graph.model.variables, *graph.optimizer.variables]
+
+
+def restore(graph: TrainingGraph, values: list[np.ndarray]) -> None:
+    """Set the variables of `state`, those included that an optimizer makes at its first step."""
+    graph.optimizer.build(graph.model.trainable_variables)
+    for variable, value in zip(state(graph), values, strict=True):
+        variable.assign(value)
+
+
+def best_epoch(rows: list[dict[str, float]]) -> int:
+    """Return the epoch, from 1, with the lowest validation loss; the first one of equals."""
+    return int(np.argmin([row["val_loss"] for row in rows])) + 1
+
+
+def out_of_patience(rows: list[dict[str, float]], patience: int) -> bool:
+    """Whether early stopping ends here: `patience` epochs without a better loss; 0 is never."""
+    return bool(patience and rows) and len(rows) - best_epoch(rows) >= patience
+
+
+def check_convergence(row: dict[str, float], model: keras.Sequential) -> None:
+    """Raise StageError when an epoch's losses are not finite, or say that nothing is learned."""
+    finite = np.isfinite([row["loss"], row["val_loss"]]).all()
+    if finite and row["loss"] <= DIVERGED * math.log(max(2, model.output_shape[-1])):
+        return
+    raise StageError(
+        f"{model.name}: the loss is {row['loss']:.4g} ({row['val_loss']:.4g} in validation) after "
+        f"epoch {row['epoch']}, at learning rate {row['learning_rate']:.2g}: the training "
+        f"diverges; try a smaller {model.name}.learning_rate, or train.clip_norm=1"
+    )
 
 
 def score(model: keras.Model, data: Arrays, workers: int = 1) -> dict[str, float]:

@@ -36,7 +36,7 @@ CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens on "discard": a network th
 # set here, whatever the last experiment left in params.yaml.
 TINY = {
     "dataset": "digits",
-    "epochs": 1,
+    "epochs": 4,
     "seed": 1,
     "prepare.val_fraction": 0.1,
     "prepare.split_seed": 1,

@@ -10,7 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT, Project, names, tiny_arrays
+from conftest import ROOT, TINY, Project, names, tiny_arrays
 
 from stages.params import MODELS
 
@@ -36,14 +36,14 @@ def test_repro_runs_every_stage_and_leaves_what_it_declares(pipeline):
         assert {"accuracy", "loss", "macro_f1", "errors"} <= set(evaluation[name])
     for name in MODELS:
         train = json.loads(pipeline.read(f"metrics/train/{name}.json"))
-        assert train["epochs"] == 1
+        assert train["epochs"] == TINY["epochs"]
         assert set(train["train"]) == set(train["val"]) == {"accuracy", "loss"}
         timing = json.loads(pipeline.read(f"metrics/timing/{name}.json"))
         assert {"train_seconds", "seconds_per_epoch", "examples_per_second", "peak_memory_bytes",
                 "threads", "versions", "processor"} <= set(timing)  # fmt: skip
         rows = pipeline.read(f"plots/history/{name}.csv").splitlines()
         assert rows[0] == "epoch,accuracy,val_accuracy,loss,val_loss,learning_rate"
-        assert [row.split(",")[0] for row in rows[1:]] == ["1"]
+        assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
         assert pipeline.read(f"plots/confusion/{name}.csv").startswith("actual,predicted\n")
 
 
