@@ -8,9 +8,13 @@ import io
 import os
 import struct
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request
 
 import numpy as np
 import pytest
@@ -295,6 +299,8 @@ class Server:
         self.answers: list[tuple[int, bytes, int | None]] = []
         self.requests: list[str] = []
         self.redirect = ""
+        self.pause = 0.0  # seconds before each byte; 0: all at once
+        self.closing = False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -308,7 +314,14 @@ class Server:
                 if length != -1:
                     self.send_header("Content-Length", str(len(body) if length is None else length))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):  # the client may have had enough
+                    if not outer.pause:
+                        self.wfile.write(body)
+                    for byte in body if outer.pause else b"":
+                        time.sleep(outer.pause)
+                        self.wfile.write(bytes([byte]))
+                        if outer.closing:
+                            break
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -319,6 +332,7 @@ class Server:
         self.thread.start()
 
     def close(self) -> None:
+        self.closing = True
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
@@ -334,7 +348,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(datasets, "HOST", running.url)
     running.waits = []
-    monkeypatch.setattr(datasets.time, "sleep", running.waits.append)
+    monkeypatch.setattr(datasets, "sleep", running.waits.append)
     yield running
     running.close()
 
@@ -455,17 +469,57 @@ def test_a_bad_cached_file_is_reported_and_left(server, remote, tmp_path, kind):
     assert len(server.requests) == 1, "a bad file is not silently downloaded again"
 
 
+def test_a_length_that_is_no_number_is_none(server, remote, tmp_path):
+    server.answers = [(200, server.answers[0][1], "many")]
+    load_remote(remote)
+    assert names(cached(tmp_path).parent) == ["tiny.npz"]
+
+
+def test_a_server_that_drips_is_left_at_the_deadline(server, remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DEADLINE", 0.5)
+    server.pause = 0.05  # seconds between bytes: the whole file would take minutes
+    started = time.monotonic()
+    assert "not done after 0.5 s" in refused(lambda: load_remote(remote))
+    assert time.monotonic() - started < 30
+    assert len(server.requests) == 3
+    assert names(cached(tmp_path).parent) == []
+
+
+def test_a_server_that_falls_silent_is_left(server, remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
+    server.pause = 1
+    assert "timed out" in refused(lambda: load_remote(remote))
+    assert len(server.requests) == 3
+    assert names(cached(tmp_path).parent) == []
+
+
 @pytest.mark.usefixtures("server")
 def test_a_server_that_is_not_there_is_said_to_be_so(remote, monkeypatch):
     monkeypatch.setattr(datasets, "HOST", "http://127.0.0.1:9/")
     assert "Connection refused" in refused(lambda: load_remote(remote))
 
 
-def test_a_redirect_to_another_host_is_not_followed(server, tmp_path):
+@pytest.mark.parametrize(
+    "where", ["http://localhost:9/elsewhere", "ftp://localhost:9/a", "file:///a"]
+)
+def test_a_redirect_to_another_host_is_not_followed(server, tmp_path, where):
     server.answers = [(302, b"", None)]
-    server.redirect = "http://localhost:9/elsewhere"
+    server.redirect = where
     text = refused(lambda: download(server.url + "a", tmp_path / "a", lambda _: None))
-    assert "redirected away, to http://localhost:9/elsewhere" in text
+    assert "redirected away, to http://localhost:9/elsewhere" in text or "302" in text
+    assert set(server.requests) == {"/a"}
+
+
+def test_a_redirect_from_https_to_plain_http_is_not_followed(tmp_path):
+    """What the handler that `download` opens everything with makes of the real host's answer."""
+    plain = datasets.HOST.replace("https:", "http:") + "mnist.npz"
+    asked = Request(datasets.HOST + "mnist.npz")  # noqa: S310 -- nothing is opened
+    with pytest.raises(URLError, match="redirected away"):
+        datasets._HttpsOnly().redirect_request(asked, None, 302, "Found", {}, plain)
+    there = datasets._HttpsOnly().redirect_request(
+        asked, None, 302, "Found", {}, datasets.HOST + "moved.npz"
+    )
+    assert there.full_url == datasets.HOST + "moved.npz"
 
 
 def test_the_server_is_asked_over_https():
