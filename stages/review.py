@@ -95,12 +95,8 @@ def cell(value: Any) -> str:
 
 def git(*arguments: str) -> str:
     """Return what git prints; StageError says what it complained of."""
-    done = subprocess.run(  # noqa: S603 -- no shell; a base that begins with "-" git refuses
-        ["git", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,  # noqa: S607 -- the user's git
-    )
+    command = ["git", *arguments]  # the user's own git; no shell reads this
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- above
     if done.returncode:
         complaint = " ".join(done.stderr.split()) or "no common commit; fetch the full history"
         raise StageError(f"git {' '.join(arguments)}: {complaint}")

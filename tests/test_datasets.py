@@ -7,8 +7,10 @@ import http.server
 import io
 import os
 import struct
+import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -205,6 +207,108 @@ def test_an_array_with_a_false_header_is_refused(tmp_path):
 def test_a_zip_bomb_is_refused_unpacked(make_npz, monkeypatch):
     monkeypatch.setattr(datasets, "MAX_ARRAYS", 1000)
     assert "unpacks to more than 1000 bytes" in refused(lambda: load_npz(make_npz()))
+
+
+def packed(arrays: dict[str, bytes], packing: int = 0, **claims: int) -> bytes:
+    """Return a ZIP archive of `.npy` members, whose sizes it may state wrongly."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", packing) as archive:
+        for name, content in arrays.items():
+            archive.writestr(f"{name}.npy", content)
+        for info in archive.filelist:
+            info.file_size = claims.get(info.filename[:-4], info.file_size)
+    return file.getvalue()
+
+
+def stored(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_a_member_that_unpacks_to_more_than_it_claims_is_not_unpacked_as_a_whole(tmp_path):
+    bomb = stored(np.zeros(2**28, np.uint8))
+    (tmp_path / "a.npz").write_bytes(packed({"x": bomb}, zipfile.ZIP_DEFLATED, x=1000))
+    tracemalloc.start()
+    assert str(tmp_path) in refused(lambda: read_npz(tmp_path / "a.npz", ("x",)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_packing_that_numpy_never_uses_is_refused(tmp_path, packing):
+    (tmp_path / "a.npz").write_bytes(packed({"x": stored(np.zeros(3))}, packing))
+    assert "packed in a way NumPy never does" in refused(
+        lambda: read_npz(tmp_path / "a.npz", ("x",))
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_in_either_order_come_back_as_they_were(tmp_path, order):
+    array = np.asarray(np.arange(24).reshape(2, 3, 4), order=order)
+    np.savez_compressed(tmp_path / "a.npz", x=array)
+    assert np.array_equal(read_npz(tmp_path / "a.npz", ("x",))["x"], array)
+
+
+BAD_NAMES = [
+    (np.array(["cat", "dog", "cat"]), "two classes are named 'cat'"),
+    (np.array(["cat", "dog", " "]), "should be characters that print"),
+    (np.array(["cat", "dog", "a\nb"]), "should be characters that print"),
+    (np.array(["cat", "dog", "\u202egod"]), "should be characters that print"),
+    (np.array(["cat", "dog", "x" * 201]), "more than 200 characters"),
+    (np.array(["", "", ""]), "more than 200 characters"),
+    (np.array([1.0, 2.0, 3.0]), "should be a list of text"),
+    (np.array(["a"] * 61), "should be a list of text, one for each label"),
+    (np.array([b"a", b"b", b"\xff"]), "holds what is not text"),
+    (np.array([97, 98, 2**31], np.uint32).view("<U1"), "holds what is not text"),
+    (np.array([97, 98, 0xD800], np.uint32).view("<U1"), "should be characters that print"),
+]
+
+
+@pytest.mark.parametrize(("class_names", "said"), BAD_NAMES, ids=range(len(BAD_NAMES)))
+def test_class_names_that_cannot_be_shown_are_refused(make_npz, class_names, said):
+    path = make_npz({"class_names": class_names})
+    text = refused(lambda: load_npz(path))
+    assert said in text or "empty" in text
+
+
+def test_class_names_may_be_bytes_numbers_or_need_joiners(make_npz):
+    for given, expected in (
+        ([b"cat", b"dog", b"cow"], ("cat", "dog", "cow")),
+        ([3, 5, 8], ("3", "5", "8")),
+        (["می\u200cخواهم", "👩\u200d🔬", "c"], ("می\u200cخواهم", "👩\u200d🔬", "c")),
+    ):
+        assert load_npz(make_npz({"class_names": np.array(given)})).class_names == expected
+
+
+def test_times_are_no_labels_and_no_pixels(make_npz):
+    for key in ("y_train", "x_train"):
+        assert key in refused(
+            lambda key=key: load_npz(make_npz({key: ARRAYS[key].astype("m8[s]")}))
+        )
+
+
+def test_a_path_with_line_breaks_is_one_line(tmp_path):
+    assert "a\\nb.npz" in refused(lambda: load_npz(tmp_path / "a\nb.npz"))
+    assert "damaged" in refused(lambda: load_npz(tmp_path / "a\0b.npz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_largest_file_that_is_allowed_is_prepared_within_2_gb(project, tmp_path, order):
+    """The limit on the arrays leaves room for splitting them, whatever their order."""
+    n = (datasets.MAX_ARRAYS - 2**20) // (1000 * 1000)
+    x = np.zeros((n - 2, 1000, 1000), np.uint8, order=order)
+    y = np.arange(n - 2) % 2
+    np.savez_compressed(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    project.set({"dataset": str(tmp_path / "a.npz")})
+    script = (
+        "import resource; from stages import prepare; prepare.main();"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = project.run(sys.executable, "-c", script)
+    assert int(done.stdout.split("peak")[1]) * 1024 < 2 * 2**30
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -510,7 +614,7 @@ def test_a_redirect_to_another_host_is_not_followed(server, tmp_path, where):
     assert set(server.requests) == {"/a"}
 
 
-def test_a_redirect_from_https_to_plain_http_is_not_followed(tmp_path):
+def test_a_redirect_from_https_to_plain_http_is_not_followed():
     """What the handler that `download` opens everything with makes of the real host's answer."""
     plain = datasets.HOST.replace("https:", "http:") + "mnist.npz"
     asked = Request(datasets.HOST + "mnist.npz")  # noqa: S310 -- nothing is opened
