@@ -40,7 +40,7 @@ def pictures() -> Target:
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
-    png = [picture("PNG", mode=mode) for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I")]
+    png = [picture("PNG", mode=mode) for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16")]
     jpeg = [picture("JPEG", mode=mode, exif=exif) for mode in ("L", "RGB", "CMYK")]
     bomb = zipped_picture(40_000, 40_000)
     inputs = st.one_of(

@@ -257,7 +257,7 @@ BAD_NAMES = [
     (np.array(["cat", "dog", "a\nb"]), "should be characters that print"),
     (np.array(["cat", "dog", "\u202egod"]), "should be characters that print"),
     (np.array(["cat", "dog", "x" * 201]), "more than 200 characters"),
-    (np.array(["", "", ""]), "more than 200 characters"),
+    (np.array(["", "", ""]), "should be characters that print"),
     (np.array([1.0, 2.0, 3.0]), "should be a list of text"),
     (np.array(["a"] * 61), "should be a list of text, one for each label"),
     (np.array([b"a", b"b", b"\xff"]), "holds what is not text"),
@@ -270,7 +270,7 @@ BAD_NAMES = [
 def test_class_names_that_cannot_be_shown_are_refused(make_npz, class_names, said):
     path = make_npz({"class_names": class_names})
     text = refused(lambda: load_npz(path))
-    assert said in text or "empty" in text
+    assert said in text
 
 
 def test_class_names_may_be_bytes_numbers_or_need_joiners(make_npz):
@@ -610,7 +610,7 @@ def test_a_redirect_to_another_host_is_not_followed(server, tmp_path, where):
     server.answers = [(302, b"", None)]
     server.redirect = where
     text = refused(lambda: download(server.url + "a", tmp_path / "a", lambda _: None))
-    assert "redirected away, to http://localhost:9/elsewhere" in text or "302" in text
+    assert f"redirected away, to {where}" in text or "302" in text
     assert set(server.requests) == {"/a"}
 
 

@@ -150,7 +150,7 @@ def test_parameters_cannot_be_changed_after_loading(make_params):
         (b"epochs: !!bool maybe", "is not YAML"),
         (b"epochs: !!timestamp soon", "is not YAML"),
         (b"epochs: " + b"1:" * 400 + b"1.0", "is not YAML"),
-        (b"epochs: 0001-01-01T00:00:00+23:59", "is not YAML"),
+        (b"epochs: 2001-99-99", "is not YAML"),
         (b"epochs: 1\nepochs: 2", "a key is there twice"),
         (b"cnn: {dense: 1, dense: 2}", "a key is there twice"),
         (b"a: &a [*a]", "an alias (*) may stand for a single value only"),

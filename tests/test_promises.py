@@ -13,7 +13,7 @@ README = (FOLDER / "README.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", README)))
 
 
-def tests_in(file: str) -> set[str]:
+def defined_in(file: str) -> set[str]:
     tree = ast.parse((FOLDER / file).read_text(encoding="utf-8"))
     return {
         node.name
@@ -24,7 +24,7 @@ def tests_in(file: str) -> set[str]:
 
 @pytest.mark.parametrize("file", sorted({file for file, _ in NAMED}))
 def test_every_test_that_is_named_is_there(file):
-    assert {name for named, name in NAMED if named == file} <= tests_in(file)
+    assert {name for named, name in NAMED if named == file} <= defined_in(file)
 
 
 def test_every_promise_names_a_test():
