@@ -14,7 +14,7 @@ STAGES = [
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage[0])
 def test_a_stage_closes_what_it_opens(clone, stage):
-    done = clone.stage(*stage, PYTHONWARNINGS="always::ResourceWarning", PYTHONTRACEMALLOC="5")
+    done = clone.stage(*stage, PYTHONWARNINGS="always::ResourceWarning")
     assert "ResourceWarning" not in done.stderr
     assert "Exception ignored" not in done.stderr
 
