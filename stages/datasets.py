@@ -259,11 +259,11 @@ def read_idx(path: Path) -> np.ndarray:
             if size > MAX_ARRAYS:
                 raise StageError(f"{path} claims {size} bytes; the limit is {MAX_ARRAYS}")
             content = file.read(size + 1)
+            if len(content) != size:
+                raise StageError(f"{path} does not hold the {size} bytes that its header states")
+            return np.frombuffer(content, dtype=np.uint8).reshape(shape)
     except Exception as error:
         raise _damaged(path, error) from None
-    if len(content) != size:
-        raise StageError(f"{path} does not hold the {size} bytes that its header states")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _damaged(path: Path, error: Exception) -> Exception:

@@ -1,6 +1,6 @@
 """A fuzzing campaign: strange input by the thousand, in one process whose memory is limited.
 
-    python tests/fuzzing.py TARGET EXAMPLES [SEED]
+    python tests/fuzzing.py TARGET EXAMPLES SEED
 
 TARGET is MODULE.FUNCTION of the tests/fuzz_*.py, `fuzz_params.files` for one. Run in an empty
 folder with the repository and its tests on PYTHONPATH. An input may be accepted, or refused with a
@@ -94,11 +94,8 @@ class Campaign:
 
 
 def main() -> None:
-    (module, function), examples, seed = (
-        sys.argv[1].split("."),
-        int(sys.argv[2]),
-        int((*sys.argv, 0)[3]),
-    )
+    module, function = sys.argv[1].split(".")
+    examples, seed = int(sys.argv[2]), int(sys.argv[3])
     warnings.simplefilter("ignore")  # of making inputs up
     target: Target = getattr(importlib.import_module(module), function)()
     if target.limit_addresses:

@@ -86,6 +86,7 @@ LABELS = np.arange(9, dtype=np.uint8)
         (idx(LABELS, kind=9), "not an IDX file of bytes"),
         (idx(LABELS.reshape(3, 3)), "not an IDX file of bytes"),
         (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "the limit is"),
+        (gzip.compress(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8), "array is too big"),
     ],
 )
 def test_bad_idx_is_refused(tmp_path, content, said):
