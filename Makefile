@@ -21,7 +21,7 @@ AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/
 	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
 	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
 
-.PHONY: help run test lint report review verify bench lock clean
+.PHONY: help run test lint audit report review verify bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test: $(VENV)/installed-tests lint  ## run all tests
 lint: $(VENV)/installed-tests  ## check style and formatting
 	@ruff check
 	@ruff format --check
+
+audit: $(VENV)/bin/python  ## ask the package index for known vulnerabilities of the pinned versions
+	@python .ci/audit.py $(AUDIT)
 
 report: $(VENV)/installed  ## open the report of the last run
 	@python -m webbrowser -t "file://$(CURDIR)/plots/report.html"

@@ -34,7 +34,7 @@ def call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
             "Content-Type": "application/json",
         },
     )
-    with urlopen(request, timeout=30) as response:  # noqa: S310
+    with urlopen(request, timeout=30) as response:  # noqa: S310 - as above
         return json.load(response)
 
 

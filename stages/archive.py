@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from stages.archive_checks import check_archive
 from stages.files import StageError, replacing
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP archive can state
@@ -60,7 +62,9 @@ def load_model(path: Path) -> keras.Model:
     if not path.exists():
         raise StageError(f"{path} is missing; `dvc repro` trains it")
     try:
-        return keras.models.load_model(path, safe_mode=True, compile=False)
+        with warnings.catch_warnings(action="ignore"):
+            check_archive(path)
+            return keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras raises whatever its parts raise on a damaged file
         reason = " ".join(str(error).split())[:200]
         raise StageError(f"{path} is not a whole, plain Keras model ({reason})") from None

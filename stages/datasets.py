@@ -12,14 +12,15 @@ import hashlib
 import io
 import math
 import os
-import time
+import sys
+import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from time import monotonic, sleep
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, build_opener
 
@@ -33,7 +34,11 @@ ATTEMPTS = 3
 TIMEOUT = 20  # seconds without a byte
 DEADLINE = 600  # seconds for a whole file
 MAX_DOWNLOAD = 64 * 2**20  # bytes; the largest file listed here has 26 MB
-MAX_ARRAYS = 3 * 2**29  # bytes of all the arrays of an .npz together
+MAX_ARRAYS = 3 * 2**28  # bytes of all the arrays of an .npz together; splitting holds them twice
+MAX_HEADER = 2**17  # bytes of an .npy before its values; NumPy stops at 10,000 characters
+MAX_NAME = 200  # characters of a class name
+JOINERS = {0x200C: None, 0x200D: None}  # do not print, but Persian, Hindi and emoji need them
+CHUNK = 1 << 20  # bytes unpacked at a time
 SPLIT_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 DIGITS_TEST = 360  # of 1797 images, about MNIST's proportion of train to test for so small a set
@@ -206,22 +211,23 @@ def download(url: str, destination: Path, check: Callable[[Path], object]) -> No
         if final:
             break
         if attempt < ATTEMPTS:
-            time.sleep(2 ** (attempt - 1))
+            sleep(2 ** (attempt - 1))
     raise StageError(f"cannot download {url} ({reason}, attempt {attempt}); {by_hand}")
 
 
 def _fetch(url: str, destination: Path) -> None:
     opener = build_opener(_HttpsOnly)
-    deadline = time.monotonic() + DEADLINE
+    deadline = monotonic() + DEADLINE
     with opener.open(url, timeout=TIMEOUT) as response, destination.open("wb") as file:
-        size = int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length", "")
+        size = int(length) if length.isdecimal() else 0
         with tqdm(total=size or None, unit="B", unit_scale=True, desc=url.split("/")[-1]) as bar:
-            while chunk := response.read(1 << 16):
+            while chunk := response.read1(1 << 16):  # what is there: drops would pass the deadline
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > MAX_DOWNLOAD:
                     raise URLError(f"more than {MAX_DOWNLOAD} bytes")
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise TimeoutError(f"not done after {DEADLINE} s")
         if size and file.tell() != size:
             raise URLError(f"cut short at {file.tell()} of {size} bytes")
@@ -253,11 +259,20 @@ def read_idx(path: Path) -> np.ndarray:
             if size > MAX_ARRAYS:
                 raise StageError(f"{path} claims {size} bytes; the limit is {MAX_ARRAYS}")
             content = file.read(size + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
-        raise StageError(f"{path} is damaged or cut short ({error})") from None
-    if len(content) != size:
-        raise StageError(f"{path} does not hold the {size} bytes that its header states")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+            if len(content) != size:
+                raise StageError(f"{path} does not hold the {size} bytes that its header states")
+            return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> Exception:
+    """Return what to say when reading `path` failed: damage, in whatever way the readers of ZIP,
+    gzip and deflate raise it, unless the message is ours or the system refused the file itself.
+    """
+    if isinstance(error, StageError | MemoryError) or getattr(error, "filename", None):
+        return error
+    return StageError(f"{path} is damaged or cut short ({error})")
 
 
 def read_npz(
@@ -284,38 +299,50 @@ def read_npz(
                 budget -= info.file_size
                 if budget < 0:
                     raise StageError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
-                arrays[name] = _read_npy(archive.read(info), f"{path}: {name}")
+                arrays[name] = _read_npy(_unpack(archive, info), f"{path}: {name}")
     except FileNotFoundError:
         raise StageError(f"{path} does not exist (dataset in params.yaml names it)") from None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        raise StageError(f"{path} is damaged or cut short ({error})") from None
+    except Exception as error:
+        raise _damaged(path, error) from None
     return arrays
 
 
-def _read_npy(content: bytes, where: str) -> np.ndarray:
-    """Decode an `.npy`; its header must describe just the bytes that follow it."""
-    file = io.BytesIO(content)
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """Return a member of the size that it claims; what it truly unpacks to may be far more.
+
+    In pieces: a bzip2 or LZMA member, or one read as a whole, is unpacked without a limit.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise StageError(f"{archive.filename}: {info.filename} is packed in a way NumPy never does")
+    content = np.zeros(info.file_size, np.uint8)  # takes no memory before it is filled
+    filled = 0
+    with archive.open(info) as member:
+        while piece := member.read(CHUNK):
+            content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            filled += len(piece)
+    if filled != info.file_size:
+        raise StageError(f"{archive.filename}: {info.filename} is cut short")
+    return content
+
+
+def _read_npy(content: np.ndarray, where: str) -> np.ndarray:
+    """Decode an `.npy` in place; its header must describe just the bytes that follow it."""
+    file = io.BytesIO(content[:MAX_HEADER].tobytes())
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise StageError(
-            f"{where} is not an array ({' '.join(str(error).split())[:120]})"
-        ) from None
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran_order, dtype = read(file)
+    except Exception as error:  # whatever NumPy's and Python's parsers raise
+        reason = " ".join(str(error).split())[:120]
+        raise StageError(f"{where} is not an array ({reason})") from None
     if dtype.hasobject:
         raise StageError(f"{where} holds Python objects, not numbers: images must share one size")
     if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise StageError(f"{where} is cut short, or its header is wrong")
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    array = np.frombuffer(content, dtype, offset=file.tell())
+    return array.reshape(shape, order="F" if fortran_order else "C")
 
 
 # --- a user's own arrays ------------------------------------------------------------------
@@ -340,8 +367,10 @@ def load_npz(path: Path) -> Dataset:
         )
     classes = int(max(y_train.max(), y_test.max())) + 1
     names = arrays.get("class_names")
-    class_names = tuple(str(i) for i in range(classes) if names is None) or tuple(
-        str(name) for name in names.ravel()
+    class_names = (
+        tuple(str(i) for i in range(classes))
+        if names is None
+        else _class_names(names, y_train, path)
     )
     if len(class_names) < max(classes, 2):
         raise StageError(
@@ -357,6 +386,28 @@ def load_npz(path: Path) -> Dataset:
     return Dataset(x_train, y_train, x_test, y_test, class_names)
 
 
+def _class_names(names: np.ndarray, y_train: np.ndarray, path: Path) -> tuple[str, ...]:
+    """Return names that are text, can be written and told apart wherever they are shown."""
+    if names.dtype.kind not in "USiu" or names.ndim != 1 or len(names) > len(y_train):
+        raise StageError(f"{path}: class_names should be a list of text, one for each label")
+    if not 0 < names.dtype.itemsize <= 4 * MAX_NAME:  # UTF-32
+        raise StageError(f"{path}: a class name is empty or has more than {MAX_NAME} characters")
+    codes = names.view(names.dtype.str[0] + ("u4" if names.dtype.kind == "U" else "u1"))
+    try:
+        if codes.max() > sys.maxunicode:  # of these NumPy makes text that crashes Python
+            raise ValueError
+        texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    except ValueError:  # code points that there are not
+        raise StageError(f"{path}: class_names holds what is not text") from None
+    for text in texts:
+        if not text.strip() or not text.translate(JOINERS).isprintable():
+            raise StageError(f"{path}: the class name {text!r} should be characters that print")
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise StageError(f"{path}: two classes are named {twice!r}")
+    return tuple(texts)
+
+
 def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
     x = arrays[key]
     if x.ndim == 3:
@@ -366,7 +417,7 @@ def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
             f"{path}: {key} has the shape {arrays[key].shape}; expected (images, height, width) "
             f"or (images, height, width, 1 or 3)"
         )
-    if not np.issubdtype(x.dtype, np.integer) or x.min() < 0 or x.max() > 255:
+    if x.dtype.kind not in "iu" or x.min() < 0 or x.max() > 255:
         raise StageError(f"{path}: {key} ({x.dtype}) should hold whole numbers from 0 to 255")
     return np.ascontiguousarray(x, dtype=np.uint8)
 
@@ -375,7 +426,7 @@ def _labels(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
     y = arrays[key]
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not len(y):
+    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
         raise StageError(f"{path}: {key} should be a list of whole numbers, one for each image")
     if y.min() < 0 or y.max() >= len(arrays["y_train"]):
         raise StageError(

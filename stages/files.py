@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+FULL = (None, errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # None: what NumPy and HDF5 raise
+LONGEST = 1000  # characters of a message
 INTERRUPTED = 130  # exit status of a program ended by Ctrl-C (128 + SIGINT)
 GO_ON = (
     "interrupted; the same command goes on from here: `dvc repro` keeps the stages that are done, "
@@ -26,6 +29,18 @@ GO_ON = (
 class StageError(Exception):
     """A mistake that the user can mend; its text is the one line they see."""
 
+    def __init__(self, text: str):
+        super().__init__(one_line(text))
+
+
+def one_line(text: str) -> str:
+    """Return `text` with line breaks and all else that does not print as escapes.
+
+    What users name or what their files hold is quoted in messages: it may hold anything.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
 
 def run(main: Callable[[], None]) -> None:
     """Call a stage's `main`; a user's mistake ends in one line and exit status 1."""
@@ -35,7 +50,8 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
+        hint = "; is the disk full?" if error.errno in FULL else ""
+        sys.exit(f"error: {one_line(f'{where}{error.strerror or error}{hint}')}")
     except KeyboardInterrupt:
         print(GO_ON, file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -133,7 +149,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro` makes it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StageError(f"{path} is not whole JSON ({error}); remove it and `dvc repro`") from None
 
 
@@ -146,9 +162,15 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV's rows by the header's names; StageError names the file when it is missing."""
+    """Read a CSV's rows by the header's names; StageError names a file that is missing or cut."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            text = file.read()
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        if not text.endswith("\n") or any(None in (*row, *row.values()) for row in rows):
+            raise ValueError("it was cut short")
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro` makes it") from None
+    except (csv.Error, ValueError) as error:
+        raise StageError(f"{path} is not a whole CSV ({error}); remove it, `dvc repro`") from None
+    return rows

@@ -18,7 +18,8 @@ from stages.files import StageError
 
 PARAMS_FILE = Path("params.yaml")
 DATASETS = ("mnist", "fashion_mnist", "digits")
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+MAX_SIZE = 2**16  # bytes of the file; the committed one has 4,300
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 def _number(value: Any) -> Any:
@@ -36,7 +37,8 @@ Float = Annotated[float, BeforeValidator(_number)]
 NonNegative = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Inside = Annotated[Float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Limited = Annotated[int, Field(ge=0, le=10**6)]  # more is a slip, and overflows further on
+Count = Annotated[Limited, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Counts = Annotated[list[Count], Field(min_length=1)]
 
@@ -64,8 +66,8 @@ class Train(Section):
     warmup: Inside
     clip_norm: NonNegative
     precision: Literal["float32", "mixed_bfloat16"]
-    early_stopping: Annotated[int, Field(ge=0)]
-    threads: Annotated[int, Field(ge=0)]
+    early_stopping: Limited
+    threads: Limited
 
 
 class Model(Section):
@@ -76,7 +78,7 @@ class Model(Section):
     learning_rate: Annotated[Float, Field(gt=0)]
     weight_decay: NonNegative
     label_smoothing: Fraction
-    shift: Annotated[int, Field(ge=0)]
+    shift: Limited
     rotation: Annotated[Float, Field(ge=0, le=180)]
     zoom: Fraction
     flip: bool
@@ -146,7 +148,15 @@ def _one_line(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     if reason.startswith(("Input should", "List should")):
         reason = f"it {reason.split(' ', 1)[1]}"
-    return f"{key} is {reprlib.repr(first['input'])}; {reason}{more}"
+    return f"{key} is {_shown(first['input'])}; {reason}{more}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it would be typed, cut short where it is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number too long to show"
 
 
 def parse_params(document: Any) -> Params:
@@ -165,12 +175,37 @@ def parse_params(document: Any) -> Params:
         raise StageError(f"{PARAMS_FILE}: {_one_line(error)}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, less what makes a small text a large document, or hides a value behind another:
+    an alias may stand for a single value only, and a key may be there once only.
+    """
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.YAMLError("an alias (*) may stand for a single value only")
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.YAMLError(f"a key is there twice, {node.start_mark}")
+        return mapping
+
+
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `path`; StageError says in one line what is wrong with it."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_SIZE + 1)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; run stages from the repository's root") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise StageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if len(content) > MAX_SIZE:
+        raise StageError(f"{path} has more than {MAX_SIZE} bytes; what is it?")
+    try:
+        document = yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 -- a SafeLoader
+    except Exception as error:  # PyYAML raises whatever its constructors raise on `!!int ""`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StageError(f"{path} is not YAML: {reason}") from None
     return parse_params(document)

@@ -25,6 +25,7 @@ DIGITS = ("mnist", "digits")  # data whose images `as_mnist` resembles
 SAMPLE = 500  # training images that tell what the data's ground looks like
 SHOWN = 5  # classes
 GROUND = 32  # grey levels within which a border counts as plain black or white
+LARGEST = 1000  # pixels a side, or a little more; what becomes 20 pixels need not have more
 FAINT = 0.2  # of the strongest ink; what is weaker is paper
 
 
@@ -68,13 +69,7 @@ def read_picture(path: Path) -> Image.Image:
                 picture = ImageOps.exif_transpose(opened).convert("RGBA")
     except FileNotFoundError:
         raise StageError(f"{path} does not exist") from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except Exception as error:  # Pillow raises whatever its decoders raise
         raise StageError(f"{path} is not a whole PNG or JPEG of sane size ({error})") from None
     paper = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(paper, picture).convert("RGB")
@@ -111,7 +106,8 @@ def as_input(
         done.append(f"inverted ({was} in the picture, {wanted} in the data)")
     if dataset in DIGITS:
         done.append("cut out, scaled and centred by mass as MNIST's digits are")
-        return as_mnist(ink(np.asarray(picture, dtype=np.float64), level))[..., None], done
+        small = picture.reduce(max(1, max(picture.size) // LARGEST))
+        return as_mnist(ink(np.asarray(small, dtype=np.float64), level))[..., None], done
     done.append(f"scaled to {width}×{height}")
     fill = round(level)
     padded = ImageOps.pad(picture, (width, height), color=fill if channels == 1 else (fill,) * 3)

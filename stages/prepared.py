@@ -25,11 +25,14 @@ def read_split(part: str, folder: Path = PREPARED) -> tuple[np.ndarray, np.ndarr
     StageError
         The arrays are missing or cut short.
     """
-    try:
-        x = np.load(folder / f"x_{part}.npy", mmap_mode="r", allow_pickle=False)
-        y = np.load(folder / f"y_{part}.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise StageError(
-            f"{folder}: cannot read the {part} arrays ({error}); `dvc repro` makes them"
-        ) from None
+    x = read_array(folder / f"x_{part}.npy", mapped=True)
+    y = read_array(folder / f"y_{part}.npy")
     return x, y
+
+
+def read_array(path: Path, mapped: bool = False) -> np.ndarray:
+    """Return a stored array; StageError names the file when it is missing or cut short."""
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise StageError(f"{path} is not a whole array ({error}); `dvc repro` makes it") from None

@@ -26,7 +26,7 @@ from stages import figures
 from stages.expected import missed, published
 from stages.files import read_csv, read_json, replacing, run, write_csv, write_text
 from stages.params import ENSEMBLE, load_params
-from stages.prepared import read_manifest, read_split
+from stages.prepared import read_array, read_manifest, read_split
 from stages.results import REPORT, RESULTS, collect
 from stages.verdict import p_text, verdict
 
@@ -47,9 +47,7 @@ def main() -> None:
     manifest = read_manifest()
     names = [row["model"] for row in rows]
     x_test, y_test = read_split("test")
-    predictions = {
-        name: np.load(f"data/predictions/{name}.npy", allow_pickle=False) for name in names
-    }
+    predictions = {name: read_array(Path(f"data/predictions/{name}.npy")) for name in names}
     evaluation = read_json(Path("metrics/evaluation.json"))
     details = read_json(Path("data/predictions/details.json"))
     models = [name for name in names if name != ENSEMBLE]

@@ -7,10 +7,16 @@ import http.server
 import io
 import os
 import struct
+import sys
 import threading
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request
 
 import numpy as np
 import pytest
@@ -80,6 +86,7 @@ LABELS = np.arange(9, dtype=np.uint8)
         (idx(LABELS, kind=9), "not an IDX file of bytes"),
         (idx(LABELS.reshape(3, 3)), "not an IDX file of bytes"),
         (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "the limit is"),
+        (gzip.compress(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8), "array is too big"),
     ],
 )
 def test_bad_idx_is_refused(tmp_path, content, said):
@@ -203,6 +210,108 @@ def test_a_zip_bomb_is_refused_unpacked(make_npz, monkeypatch):
     assert "unpacks to more than 1000 bytes" in refused(lambda: load_npz(make_npz()))
 
 
+def packed(arrays: dict[str, bytes], packing: int = 0, **claims: int) -> bytes:
+    """Return a ZIP archive of `.npy` members, whose sizes it may state wrongly."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", packing) as archive:
+        for name, content in arrays.items():
+            archive.writestr(f"{name}.npy", content)
+        for info in archive.filelist:
+            info.file_size = claims.get(info.filename[:-4], info.file_size)
+    return file.getvalue()
+
+
+def stored(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_a_member_that_unpacks_to_more_than_it_claims_is_not_unpacked_as_a_whole(tmp_path):
+    bomb = stored(np.zeros(2**28, np.uint8))
+    (tmp_path / "a.npz").write_bytes(packed({"x": bomb}, zipfile.ZIP_DEFLATED, x=1000))
+    tracemalloc.start()
+    assert str(tmp_path) in refused(lambda: read_npz(tmp_path / "a.npz", ("x",)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_packing_that_numpy_never_uses_is_refused(tmp_path, packing):
+    (tmp_path / "a.npz").write_bytes(packed({"x": stored(np.zeros(3))}, packing))
+    assert "packed in a way NumPy never does" in refused(
+        lambda: read_npz(tmp_path / "a.npz", ("x",))
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_in_either_order_come_back_as_they_were(tmp_path, order):
+    array = np.asarray(np.arange(24).reshape(2, 3, 4), order=order)
+    np.savez_compressed(tmp_path / "a.npz", x=array)
+    assert np.array_equal(read_npz(tmp_path / "a.npz", ("x",))["x"], array)
+
+
+BAD_NAMES = [
+    (np.array(["cat", "dog", "cat"]), "two classes are named 'cat'"),
+    (np.array(["cat", "dog", " "]), "should be characters that print"),
+    (np.array(["cat", "dog", "a\nb"]), "should be characters that print"),
+    (np.array(["cat", "dog", "\u202egod"]), "should be characters that print"),
+    (np.array(["cat", "dog", "x" * 201]), "more than 200 characters"),
+    (np.array(["", "", ""]), "should be characters that print"),
+    (np.array([1.0, 2.0, 3.0]), "should be a list of text"),
+    (np.array(["a"] * 61), "should be a list of text, one for each label"),
+    (np.array([b"a", b"b", b"\xff"]), "holds what is not text"),
+    (np.array([97, 98, 2**31], np.uint32).view("<U1"), "holds what is not text"),
+    (np.array([97, 98, 0xD800], np.uint32).view("<U1"), "should be characters that print"),
+]
+
+
+@pytest.mark.parametrize(("class_names", "said"), BAD_NAMES, ids=range(len(BAD_NAMES)))
+def test_class_names_that_cannot_be_shown_are_refused(make_npz, class_names, said):
+    path = make_npz({"class_names": class_names})
+    text = refused(lambda: load_npz(path))
+    assert said in text
+
+
+def test_class_names_may_be_bytes_numbers_or_need_joiners(make_npz):
+    for given, expected in (
+        ([b"cat", b"dog", b"cow"], ("cat", "dog", "cow")),
+        ([3, 5, 8], ("3", "5", "8")),
+        (["می\u200cخواهم", "👩\u200d🔬", "c"], ("می\u200cخواهم", "👩\u200d🔬", "c")),
+    ):
+        assert load_npz(make_npz({"class_names": np.array(given)})).class_names == expected
+
+
+def test_times_are_no_labels_and_no_pixels(make_npz):
+    for key in ("y_train", "x_train"):
+        assert key in refused(
+            lambda key=key: load_npz(make_npz({key: ARRAYS[key].astype("m8[s]")}))
+        )
+
+
+def test_a_path_with_line_breaks_is_one_line(tmp_path):
+    assert "a\\nb.npz" in refused(lambda: load_npz(tmp_path / "a\nb.npz"))
+    assert "damaged" in refused(lambda: load_npz(tmp_path / "a\0b.npz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_largest_file_that_is_allowed_is_prepared_within_2_gb(project, tmp_path, order):
+    """The limit on the arrays leaves room for splitting them, whatever their order."""
+    n = (datasets.MAX_ARRAYS - 2**20) // (1000 * 1000)
+    x = np.zeros((n - 2, 1000, 1000), np.uint8, order=order)
+    y = np.arange(n - 2) % 2
+    np.savez_compressed(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    project.set({"dataset": str(tmp_path / "a.npz")})
+    script = (
+        "import resource; from stages import prepare; prepare.main();"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = project.run(sys.executable, "-c", script)
+    assert int(done.stdout.split("peak")[1]) * 1024 < 2 * 2**30
+
+
 def test_a_missing_file_is_named(tmp_path):
     assert "none.npz does not exist" in refused(lambda: load_npz(tmp_path / "none.npz"))
 
@@ -295,6 +404,8 @@ class Server:
         self.answers: list[tuple[int, bytes, int | None]] = []
         self.requests: list[str] = []
         self.redirect = ""
+        self.pause = 0.0  # seconds before each byte; 0: all at once
+        self.closing = False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -308,7 +419,14 @@ class Server:
                 if length != -1:
                     self.send_header("Content-Length", str(len(body) if length is None else length))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):  # the client may have had enough
+                    if not outer.pause:
+                        self.wfile.write(body)
+                    for byte in body if outer.pause else b"":
+                        time.sleep(outer.pause)
+                        self.wfile.write(bytes([byte]))
+                        if outer.closing:
+                            break
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -319,6 +437,7 @@ class Server:
         self.thread.start()
 
     def close(self) -> None:
+        self.closing = True
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
@@ -334,7 +453,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(datasets, "HOST", running.url)
     running.waits = []
-    monkeypatch.setattr(datasets.time, "sleep", running.waits.append)
+    monkeypatch.setattr(datasets, "sleep", running.waits.append)
     yield running
     running.close()
 
@@ -455,17 +574,57 @@ def test_a_bad_cached_file_is_reported_and_left(server, remote, tmp_path, kind):
     assert len(server.requests) == 1, "a bad file is not silently downloaded again"
 
 
+def test_a_length_that_is_no_number_is_none(server, remote, tmp_path):
+    server.answers = [(200, server.answers[0][1], "many")]
+    load_remote(remote)
+    assert names(cached(tmp_path).parent) == ["tiny.npz"]
+
+
+def test_a_server_that_drips_is_left_at_the_deadline(server, remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DEADLINE", 0.5)
+    server.pause = 0.05  # seconds between bytes: the whole file would take minutes
+    started = time.monotonic()
+    assert "not done after 0.5 s" in refused(lambda: load_remote(remote))
+    assert time.monotonic() - started < 30
+    assert len(server.requests) == 3
+    assert names(cached(tmp_path).parent) == []
+
+
+def test_a_server_that_falls_silent_is_left(server, remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
+    server.pause = 1
+    assert "timed out" in refused(lambda: load_remote(remote))
+    assert len(server.requests) == 3
+    assert names(cached(tmp_path).parent) == []
+
+
 @pytest.mark.usefixtures("server")
 def test_a_server_that_is_not_there_is_said_to_be_so(remote, monkeypatch):
     monkeypatch.setattr(datasets, "HOST", "http://127.0.0.1:9/")
     assert "Connection refused" in refused(lambda: load_remote(remote))
 
 
-def test_a_redirect_to_another_host_is_not_followed(server, tmp_path):
+@pytest.mark.parametrize(
+    "where", ["http://localhost:9/elsewhere", "ftp://localhost:9/a", "file:///a"]
+)
+def test_a_redirect_to_another_host_is_not_followed(server, tmp_path, where):
     server.answers = [(302, b"", None)]
-    server.redirect = "http://localhost:9/elsewhere"
+    server.redirect = where
     text = refused(lambda: download(server.url + "a", tmp_path / "a", lambda _: None))
-    assert "redirected away, to http://localhost:9/elsewhere" in text
+    assert f"redirected away, to {where}" in text or "302" in text
+    assert set(server.requests) == {"/a"}
+
+
+def test_a_redirect_from_https_to_plain_http_is_not_followed():
+    """What the handler that `download` opens everything with makes of the real host's answer."""
+    plain = datasets.HOST.replace("https:", "http:") + "mnist.npz"
+    asked = Request(datasets.HOST + "mnist.npz")  # noqa: S310 -- nothing is opened
+    with pytest.raises(URLError, match="redirected away"):
+        datasets._HttpsOnly().redirect_request(asked, None, 302, "Found", {}, plain)
+    there = datasets._HttpsOnly().redirect_request(
+        asked, None, 302, "Found", {}, datasets.HOST + "moved.npz"
+    )
+    assert there.full_url == datasets.HOST + "moved.npz"
 
 
 def test_the_server_is_asked_over_https():

@@ -13,6 +13,7 @@ from conftest import ROOT, names
 from stages.files import (
     INTERRUPTED,
     StageError,
+    read_csv,
     read_json,
     replacing,
     run,
@@ -99,6 +100,36 @@ def test_an_error_of_the_system_names_the_file(tmp_path):
     with pytest.raises(SystemExit) as ended:
         run((tmp_path / "none").read_text)
     assert ended.value.code == f"error: {tmp_path / 'none'}: No such file or directory"
+
+
+def test_a_message_is_one_line_whatever_it_quotes():
+    assert str(StageError("a\nb\x1b[31m\u2028 ç 数")) == "a\\nb\\x1b[31m\\u2028 ç 数"
+    assert len(str(StageError("x" * 10_000))) == 1000
+
+
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,2\n3", "a,b\n1,2\n3\n", "a,b\n1,2\n3,4", "a,b\n1,2,3\n", 'a,b\n1,"2\n']
+)
+def test_a_csv_that_was_cut_short_is_named(tmp_path, content):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(StageError, match=r"a\.csv is not a whole CSV"):
+        read_csv(tmp_path / "a.csv")
+
+
+def test_csv_comes_back_as_it_was(tmp_path):
+    rows = [{"a": "1", "b": "x,\u2028y"}, {"a": "", "b": 'say "é"'}]
+    write_csv(tmp_path / "a.csv", rows)
+    assert read_csv(tmp_path / "a.csv") == rows
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("3 requested")])
+def test_a_full_disk_is_said_to_be_one(error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert str(ended.value.code).endswith("; is the disk full?")
 
 
 def test_a_mistake_of_the_programmers_keeps_its_traceback():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import yaml
@@ -26,6 +27,7 @@ WRONG = [  # key, value, what the message must say is allowed
     ("prepare.val_fraction", 1.0, "less than 1"),
     ("prepare.split_seed", 1.5, "integer"),
     ("train.batch_size", 0, "greater than or equal to 1"),
+    ("train.batch_size", 10**6 + 1, "less than or equal to 1000000"),
     ("train.optimizer", "adagrad", "'adam', 'adamw', 'rmsprop' or 'sgd'"),
     ("train.schedule", "linear", "'constant', 'cosine' or 'one_cycle'"),
     ("train.precision", "float16", "'float32' or 'mixed_bfloat16'"),
@@ -144,6 +146,17 @@ def test_parameters_cannot_be_changed_after_loading(make_params):
         (b"epochs: \xff", "is not YAML"),
         (b"!!python/object/apply:os.system ['true']", "is not YAML"),
         (b"[" * 5000, "is not YAML"),
+        (b"epochs: !!int ''", "is not YAML"),
+        (b"epochs: !!bool maybe", "is not YAML"),
+        (b"epochs: !!timestamp soon", "is not YAML"),
+        (b"epochs: " + b"1:" * 400 + b"1.0", "is not YAML"),
+        (b"epochs: 2001-99-99", "is not YAML"),
+        (b"epochs: 1\nepochs: 2", "a key is there twice"),
+        (b"cnn: {dense: 1, dense: 2}", "a key is there twice"),
+        (b"a: &a [*a]", "an alias (*) may stand for a single value only"),
+        (b"a: &a {b: 1}\nc: {<<: *a}", "an alias (*) may stand for a single value only"),
+        (b"a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "may stand for a single value only"),
+        (b"#" * 2**17, "has more than 65536 bytes"),
         (b"", "should be a mapping"),
     ],
 )
@@ -154,6 +167,25 @@ def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path, content, said):
         load_params(path)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_alias_may_stand_for_a_single_value(tiny_document, tmp_path):
+    text = yaml.safe_dump(tiny_document, sort_keys=False)
+    text = re.sub(r"^epochs: 1$", "epochs: &one 1", text, flags=re.M)
+    text = re.sub(r"^seed: 1$", "seed: *one", text, flags=re.M)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml") == parse_params(tiny_document)
+    assert "*one" in text
+
+
+def test_a_number_of_thousands_of_digits_is_refused_and_not_shown(tiny_document):
+    assert "a number too long to show" in message(set_keys(tiny_document, {"epochs": 10**5000}))
+
+
+def test_text_that_is_nearly_a_number_is_refused_at_once(tiny_document):
+    started = time.process_time()
+    message(set_keys(tiny_document, {"cnn.dropout": "1" * 60_000 + "x"}))
+    assert time.process_time() - started < 1
 
 
 def test_a_missing_file_says_where_to_stand(tmp_path):

@@ -84,22 +84,6 @@ def test_the_makefile_lends_no_identity_where_there_is_one(clone):
     assert author(clone) == []
 
 
-def test_queued_experiments_run_and_are_shown(clone):
-    prefix = author(clone)
-    clone.run(*prefix, "dvc", "exp", "run", "--queue", "-S", "lstm.dense=4,5")
-    clone.run(*prefix, "dvc", "queue", "start")
-    for _ in range(60):
-        status = clone.dvc("queue", "status")
-        if not re.search(r"Running|Queued", status.partition("Worker status")[0]):
-            break
-        clone.run("sleep", "2")
-    assert status.count("Success") == 2, status
-    shown = clone.dvc("exp", "show", "--csv")
-    column = shown.splitlines()[0].split(",").index("lstm.dense")
-    values = {line.split(",")[column] for line in shown.splitlines()[1:] if "," in line}
-    assert {"4", "5"} <= values
-
-
 @pytest.mark.parametrize("command", [["show"], ["diff", "HEAD~0"]])
 def test_plots_hold_every_model(clone, command):
     output = clone.dvc("plots", *command, "--out", "page")

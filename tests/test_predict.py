@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from stages.datasets import load_digits
@@ -68,6 +71,35 @@ def test_what_is_no_picture_is_refused_in_a_line(tmp_path: Path, content: bytes)
     path.write_bytes(content)
     with pytest.raises(StageError, match=r"x\.png is not a whole PNG or JPEG"):
         read_picture(path)
+
+
+def test_a_large_picture_is_read_as_its_smaller_self(digits):
+    paper = Image.eval(enlarged(digits[0]), lambda level: 255 - level)
+    large = paper.resize((4000, 3200), Image.Resampling.BICUBIC)
+    (x, _), (y, done) = (
+        as_input(picture.convert("RGB"), SHAPE, "digits", ground=0) for picture in (paper, large)
+    )
+    assert "4000×3200" in done
+    assert np.corrcoef(x.ravel().astype(float), y.ravel().astype(float))[0, 1] > 0.97
+
+
+@pytest.mark.slow
+def test_the_largest_picture_that_is_read_fits_in_2_gb(tmp_path: Path):
+    path = tmp_path / "large.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned, which copies it
+    Image.new("RGBA", (9400, 9400), (9, 9, 9, 99)).save(path, exif=exif)
+    script = (
+        "import resource, pathlib; from stages.predict import as_input, read_picture;"
+        f"picture = read_picture(pathlib.Path({str(path)!r}));"
+        "picture.paste('black', (4000, 10, 5000, 9000));"
+        "as_input(picture, [28, 28, 1], 'mnist', 0.0);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < 2 * 2**30
 
 
 def test_a_missing_picture_is_named(tmp_path: Path):

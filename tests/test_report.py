@@ -1,7 +1,9 @@
 """The page and its short form, on made-up results of many shapes."""
 
 import html
+import json
 import re
+from html.parser import HTMLParser
 
 import pytest
 from report_data import build_tree
@@ -51,6 +53,61 @@ def test_class_names_reach_the_page_as_text(tree):
     assert html.escape(HOSTILE[0]) in page
     assert "数字" in page
     assert "default-src 'none'" in page
+
+
+class Tags(HTMLParser):
+    """Collects a page's elements, their attributes, and its Content-Security-Policy."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.attributes, self.policies = set(), [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+        if ("http-equiv", "Content-Security-Policy") in attributes:
+            assert "body" not in self.tags
+            self.policies.append(dict(attributes)["content"])
+
+
+def test_nothing_that_users_name_becomes_html(tree):
+    """Class names, the data's path and the processor's name: same elements as with plain ones."""
+    build_tree(tree, MODELS[:3], list("abcde"), 2)
+    report.main()
+    plain = Tags((tree / "plots/report.html").read_text(encoding="utf-8"))
+    path = "<script>alert(1)</script>/<img src=x onerror=alert(2)>.npz"
+    for name in ("params.yaml", "data/prepared/manifest.json"):
+        file = tree / name
+        text = file.read_text(encoding="utf-8")
+        for old, new in zip("abcde", HOSTILE, strict=True):
+            text = text.replace(f'"{old}"', json.dumps(new))
+        file.write_text(text.replace(": mnist", f": {json.dumps(path)}")
+                        .replace('"mnist"', json.dumps(path)), encoding="utf-8")  # fmt: skip
+    report.main()
+    page = (tree / "plots/report.html").read_text(encoding="utf-8")
+    found = Tags(page)
+    assert html.escape(path) in page
+    assert found.tags == plain.tags
+    assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & found.tags
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        assert not (value or "").strip().lower().startswith("javascript:")
+    assert "<script" not in (tree / "plots/report.md").read_text(encoding="utf-8")
+
+
+def test_the_page_allows_nothing_but_itself(tree):
+    build_tree(tree, MODELS[:3], list("abc"), 2)
+    report.main()
+    (policy,) = Tags((tree / "plots/report.html").read_text(encoding="utf-8")).policies
+    allowed = dict(part.split(maxsplit=1) for part in policy.split("; "))
+    assert allowed == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
 
 
 def test_nothing_wrong_says_so(tree):

@@ -69,7 +69,7 @@ def shell(folder: Path, step: dict, **environment: str) -> subprocess.CompletedP
     tools.mkdir(exist_ok=True)
     make = tools / "make"
     make.write_text(
-        '#!/bin/sh\nPATH=${PATH#*:}\ncase "$1" in test|lint|.venv/*) set -- -n "$@";; esac\n'
+        '#!/bin/sh\nPATH=${PATH#*:}\ncase "$1" in test|lint|audit|.venv/*) set -- -n "$@";; esac\n'
         'exec make -o .venv/installed -o .venv/installed-tests "$@"\n', encoding="utf-8",
     )  # fmt: skip
     make.chmod(0o755)

@@ -1,0 +1,184 @@
+"""Trouble from outside: it ends in the right figures or in one clear line, never in wrong figures.
+
+Downloads gone wrong are in test_datasets.py and test_pipeline.py, read-only folders in
+test_pipeline.py, damaged models and arrays in test_evaluate.py, test_archive.py, test_prepare.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import Project, names
+
+from stages import report, results
+from stages.files import StageError
+
+FIGURES = ("metrics/evaluation.json", "metrics/train", "plots/confusion", "plots/history",
+           "plots/per_class", "plots/calibration")  # fmt: skip
+BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
+WAIT = 240  # seconds
+
+
+def one_line(stderr: str) -> str:
+    """Return a stage's one line."""
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, stderr
+    assert "Traceback" not in stderr
+    return lines[0]
+
+
+def forget(project: Project) -> None:
+    """Remove what was made, the lock and the run cache: everything has to run again."""
+    shutil.rmtree(project.path("data"))
+    shutil.rmtree(project.path(".dvc/cache/runs"))
+    project.path("dvc.lock").unlink()
+
+
+def assert_the_committed_figures(project: Project) -> None:
+    assert project.run("git", "diff", "--stat", "HEAD", "--", *FIGURES).stdout == ""
+
+
+def test_two_repros_at_once_give_the_right_figures_or_say_that_another_runs(clone):
+    forget(clone)
+    both = [
+        subprocess.Popen(
+            ["dvc", "repro"], cwd=clone.folder, env=clone.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for process in both:
+        said, _ = process.communicate(timeout=WAIT)
+        assert process.returncode == 0 or BUSY.search(said), said
+    clone.dvc("repro")
+    assert "up to date" in clone.dvc("status")
+    assert_the_committed_figures(clone)
+
+
+def test_two_workers_run_the_queue(clone):
+    """Each in a copy of the tree; the figures of one do not end up in the other's."""
+    author = clone.run("make", "-s", "--eval=show: ; @echo $(AUTHOR)", "show").stdout.split()
+    clone.run(*author, "dvc", "exp", "run", "--queue", "-S", "lstm.dense=4,5")
+    try:
+        clone.run(*author, "dvc", "queue", "start", "--jobs", "2")
+        ended = time.monotonic() + WAIT
+        while time.monotonic() < ended:
+            tasks, _, workers = clone.dvc("queue", "status").partition("Worker status: ")
+            if not re.search(r"Running|Queued", tasks) and workers.startswith("0 active, 0 idle"):
+                break
+            time.sleep(1)
+    finally:
+        clone.dvc("queue", "stop", "--kill", status=None)
+    assert tasks.count("Success") == 2, tasks
+    shown = json.loads(clone.dvc("exp", "show", "--json"))
+    found = {}
+    for row in (
+        run for rev in shown for group in rev["experiments"] or () for run in group["revs"]
+    ):
+        data = row["data"]
+        dense = data["params"]["params.yaml"]["data"]["lstm"]["dense"]
+        found[dense] = {file: metrics["data"] for file, metrics in data["metrics"].items()}
+    assert set(found) == {4, 5}
+    parameters = {dense: found[dense]["metrics/train/lstm.json"]["parameters"] for dense in found}
+    assert parameters[5] - parameters[4] == (8 + 1) + 10  # a unit's weights in and out
+    for metrics in found.values():
+        assert metrics["metrics/train/cnn.json"] == json.loads(clone.read("metrics/train/cnn.json"))
+
+
+# --- a full disk --------------------------------------------------------------------------
+
+
+def limited(
+    project: Project, size: int, stage: str, *arguments: str
+) -> subprocess.CompletedProcess:
+    """Run a stage that can write no more than `size` bytes to any one file."""
+    return subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", *arguments],
+        cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False,
+        timeout=WAIT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )  # fmt: skip
+
+
+FULL = [  # stage, bytes that fit, what must be as it was
+    (("prepare",), 100_000, "data/prepared"),
+    (("train", "cnn"), 10_000, "data/models"),
+    (("evaluate",), 5_000, "metrics"),
+    (("report",), 20_000, "plots"),
+]
+
+
+@pytest.mark.parametrize(("stage", "size", "kept"), FULL, ids=[stage[0] for stage, _, _ in FULL])
+def test_a_full_disk_ends_in_one_line_and_leaves_what_was_there(clone, stage, size, kept):
+    def files() -> dict[str, bytes]:
+        return {
+            str(path.relative_to(clone.folder)): path.read_bytes()
+            for path in sorted(clone.path(kept).rglob("*"))
+            if path.is_file()
+        }
+
+    before = files()
+    done = limited(clone, size, *stage)
+    assert done.returncode == 1, done.stderr
+    line = one_line(done.stderr)
+    assert "File too large" in line or "disk full" in line
+    after = files()
+    assert set(after) == set(before), "no temporary file is left"
+    for name in before:
+        whole = after[name] == before[name] or len(after[name]) <= size
+        assert whole, f"{name} was cut"
+    assert names(clone.path("data")) == ["models", "predictions", "prepared"]
+
+
+# --- half-written files -------------------------------------------------------------------
+
+HALVES = [
+    "metrics/evaluation.json", "metrics/train/lstm.json", "metrics/timing/cnn.json",
+    "plots/history/lstm.csv", "plots/per_class/cnn.csv", "data/prepared/manifest.json",
+    "data/predictions/cnn.npy", "data/predictions/details.json", "data/prepared/x_test.npy",
+]  # fmt: skip
+
+
+def halve(project: Project, name: str) -> bytes:
+    """Cut a file in half; return what it held."""
+    path = project.path(name)
+    content = path.read_bytes()
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_bytes(content[: len(content) // 2])
+    return content
+
+
+def test_the_report_refuses_every_half_written_file(clone, monkeypatch):
+    monkeypatch.chdir(clone.folder)
+    table = clone.read("metrics/results.csv")
+    for name in HALVES:
+        content = halve(clone, name)
+        with pytest.raises(StageError, match=re.escape(name)):
+            report.main()
+        assert clone.read("metrics/results.csv") == table
+        clone.path(name).write_bytes(content)
+    report.main()  # nothing else was wrong
+
+
+def test_repro_puts_half_written_outputs_right(clone):
+    cut = ("metrics/train/lstm.json", "plots/history/cnn.csv", "data/models/hybrid.keras")
+    contents = {name: halve(clone, name) for name in cut}
+    clone.dvc("repro")
+    for name, content in contents.items():
+        assert clone.path(name).read_bytes() == content
+    assert_the_committed_figures(clone)
+
+
+def test_half_a_table_is_not_shown(clone, monkeypatch, capsys):
+    monkeypatch.chdir(clone.folder)
+    halve(clone, "metrics/results.csv")
+    with pytest.raises(StageError, match=r"metrics/results\.csv is not a whole CSV"):
+        results.main()
+    assert capsys.readouterr().out == ""
