@@ -54,6 +54,14 @@ Settings = Annotated[dict[str, Any], BeforeValidator(flat)]
 NAMED = ("variant", "dataset", "model", "epochs", "seed")  # the first columns of every result
 
 
+class Architecture(Section):
+    """A published model: its layers, the parameters that those have, and what was `stated`."""
+
+    layers: list[str]
+    parameters: Count
+    stated: str | None
+
+
 class Study(Section):
     """A study's file; what may be left out has its default here."""
 
@@ -70,6 +78,7 @@ class Study(Section):
     )
     when: list[dict[str, Any]] = Field(default_factory=list)
     published: list[Published] | None = None  # None: what studies/published.yaml has
+    architectures: dict[str, Architecture] = Field(default_factory=dict)
     cpus: Count = 1
     gpus: Annotated[float, Field(ge=0)] = 0.0
 
@@ -165,8 +174,8 @@ def _trial(
     if point["model"] not in MODELS:
         raise StageError(f"grid: model is {point['model']!r}; it should be {', '.join(MODELS)}")
     params = parse_params(with_settings(document, settings))
-    cell = {"variant": variant, "dataset": params.dataset, "model": point["model"]}
-    cell |= {"epochs": params.epochs}
+    cell = {"dataset": params.dataset, "model": point["model"], "epochs": params.epochs}
+    cell |= {"variant": variant} if variant else {}
     cell |= {key: value for key, value in point.items() if key not in NAMED}
     return Trial(params, point["model"], settings, cell)
 

@@ -34,7 +34,6 @@ def row(trial: Trial, result: Mapping[str, Any], digest: str, committed: Params)
     return {
         **place,
         "seed": trial.params.seed,
-        **({} if others["variant"] else {"variant": ""}),
         **others,
         **{key: result[key] for key in (*FIGURES, *COSTS) if key in result},
         "threads": f"{threads['inter_op']}×{threads['intra_op']}/{threads['batch_parts']}",
