@@ -122,7 +122,10 @@ def run_missing(
             path = path_of(outcome.job.digest)
             write_text(path.with_suffix(".log"), log_of(outcome))
             if outcome.result is not None:
-                write_json(path, {"job": vars(outcome.job), "result": outcome.result})
+                write_json(
+                    path,
+                    {"job": vars(outcome.job), "node": outcome.node, "result": outcome.result},
+                )
         console.show(progress)
 
     size = sum(array.nbytes for each in data.values() for array in each.arrays)

@@ -95,7 +95,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "MAKE", "MFLAGS"))
+        if not key.startswith(("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS"))
         and not key.lower().endswith("_proxy")
     }
     return inherited | {
