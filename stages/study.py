@@ -28,6 +28,7 @@ from stages.files import StageError, read_json, run, write_csv, write_json, writ
 from stages.params import PARAMS_FILE, Params, parse_params
 from stages.prepare import manifest, split
 from stages.study_file import Study, Trial, read_study, read_yaml, trials
+from stages.study_page import page
 from stages.study_results import cells, row
 from stages.trial import Job, make_job, run_trial
 
@@ -201,17 +202,18 @@ def duration(seconds: float) -> str:
 
 def write_results(
     name: str,
-    study: Study,  # noqa: ARG001 - the page follows
+    study: Study,
     finished: Sequence[tuple[Trial, Mapping[str, Any], str]],
     committed: Params,
 ) -> None:
-    """Write the study's CSV and JSON."""
+    """Write the study's CSV, JSON and page."""
     rows = [row(trial, result, digest, committed) for trial, result, digest in finished]
     columns = list(dict.fromkeys(key for line in rows for key in line))
     write_csv(RESULTS / f"{name}.csv", [{c: line.get(c, "") for c in columns} for line in rows])
     found = cells([(trial, result) for trial, result, _ in finished], committed)
     write_json(RESULTS / f"{name}.json", found)
-    print(f"wrote {RESULTS / name}.csv and .json")
+    write_text(RESULTS / f"{name}.html", page(name, study, found, rows))
+    print(f"wrote {RESULTS / name}.csv, .json and .html")
 
 
 def report_missing(

@@ -145,7 +145,13 @@ def _compare(
     corrected = holm([entry["p"] for _, _, entry in made])
     for (a, b, entry), p_holm in zip(made, corrected, strict=True):
         found[a]["against"].append(
-            {differing: found[b][differing], "figure": figure, **entry, "p_holm": p_holm}
+            {
+                "key": differing,
+                "value": found[b][differing],
+                "figure": figure,
+                **entry,
+                "p_holm": p_holm,
+            }
         )
 
 
