@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from stages import figures
 from stages.expected import Published, published
@@ -18,7 +17,8 @@ from stages.study_file import Study
 from stages.verdict import SIGNIFICANT, p_text
 
 TEMPLATE = "study.html.jinja"
-LINES = ("-", "--", ":", "-.")  # of the variants, in their order
+LINES = ("-", "--", ":", "-.")  # of the variants, in their order; their marks are filled so:
+FILLS = ("full", "left", "bottom", "none")
 KEYS = ("dataset", "model", "epochs")
 
 
@@ -177,12 +177,11 @@ def against_epochs(
         lines.setdefault(label(cell), []).append(cell)
     width = 0.12 * max(1, min(np.diff(sorted({cell["epochs"] for cell in cells}))))
     offsets = np.linspace(-width, width, len(lines)) if len(lines) > 1 else [0.0]
-    styles = variant_styles(cells)
     for offset, (name, members) in zip(offsets, lines.items(), strict=True):
         members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
         x = [cell["epochs"] + offset for cell in members]
         y = [cell[f"{figure}_mean"] for cell in members]
-        style = figures.look(members[0]["model"], MODELS) | {"ls": styles[variant(members[0])]}
+        style = style_of(members[0], cells)
         ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
         for place_x, cell in zip(x, members, strict=True):
             seeds = seeds_of(cell, rows, figure)
@@ -191,7 +190,7 @@ def against_epochs(
     for entry in entries:
         mark(ax, entry, [entry.epochs] if entry.epochs else [min(epochs), max(epochs)], "y")
     ax.set(xlabel="epochs", ylabel=f"{named(figure)}, mean and 95 % interval")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xticks(sorted({*epochs, *(entry.epochs for entry in entries if entry.epochs)}))
     legend(image, ax)
     return image
 
@@ -206,7 +205,7 @@ def ranked(
     order = sorted(cells, key=lambda cell: -cell[f"{figure}_mean"])
     image, ax = figures.plt.subplots(figsize=(8, 1.6 + 0.36 * len(order)))
     for y, cell in enumerate(order):
-        style = figures.look(cell["model"], MODELS)
+        style = style_of(cell, cells)
         error = reach([cell], figure)
         ax.errorbar([cell[f"{figure}_mean"]], [y], xerr=error, capsize=3, ms=6, **style)
         seeds = seeds_of(cell, rows, figure)
@@ -224,7 +223,6 @@ def ranked(
 def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
     """Mean accuracy against the mean seconds of a training, a mark a cell."""
     image, ax = figures.plt.subplots(figsize=(8, 4.5))
-    styles = variant_styles(cells)
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         lines.setdefault(label(cell), []).append(cell)
@@ -233,7 +231,7 @@ def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
         members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
         x = [cell["train_seconds_mean"] for cell in members]
         y = [cell[f"{figure}_mean"] for cell in members]
-        style = figures.look(members[0]["model"], MODELS) | {"ls": styles[variant(members[0])]}
+        style = style_of(members[0], cells)
         ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
         for cell, at_x, at_y in zip(members, x, y, strict=True):
             if several:
@@ -283,9 +281,11 @@ def variant(cell: Mapping[str, Any]) -> str:
     return cell.get("variant", "")
 
 
-def variant_styles(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    names = list(dict.fromkeys(variant(cell) for cell in cells))
-    return {name: LINES[i % len(LINES)] for i, name in enumerate(names)}
+def style_of(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how a cell is drawn: its model's colour and mark, its variant's line and filling."""
+    names = list(dict.fromkeys(variant(other) for other in cells))
+    i = names.index(variant(cell)) % len(LINES)
+    return figures.look(cell["model"], MODELS) | {"ls": LINES[i], "fillstyle": FILLS[i]}
 
 
 def named(figure: str) -> str:

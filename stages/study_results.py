@@ -144,15 +144,8 @@ def _compare(
         made.append((a, b, paired(differences)))
     corrected = holm([entry["p"] for _, _, entry in made])
     for (a, b, entry), p_holm in zip(made, corrected, strict=True):
-        found[a]["against"].append(
-            {
-                "key": differing,
-                "value": found[b][differing],
-                "figure": figure,
-                **entry,
-                "p_holm": p_holm,
-            }
-        )
+        place = {"key": differing, "value": found[b][differing], "figure": figure}
+        found[a]["against"].append(place | entry | {"p_holm": p_holm})
 
 
 def paired(differences: np.ndarray) -> dict[str, Any]:
