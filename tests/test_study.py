@@ -4,40 +4,72 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Project
 
+from stages.cluster import has_ray
 from stages.params import MODELS
-from conftest import TINY, Project
+from stages.study import prepare_all
+from stages.study_file import Study, trials
 
-pytest.importorskip("ray", reason="Ray is not installed: studies/requirements.txt")
+if not has_ray():
+    pytest.skip("Ray is not installed: studies/requirements.txt", allow_module_level=True)
 
 GRID = [
     {"dataset": ["digits"], "model": list(MODELS), "epochs": [1], "seed": [1]},
     {"dataset": ["digits"], "model": ["lstm"], "epochs": [1], "seed": [2]},
 ]
+TOO_DEEP = [4] * 9  # more convolution blocks than an image has room for
 
 
-def write_study(project: Project, name: str = "tiny", **changes) -> str:
-    """Write `studies/NAME.yaml` with the smallest models, and return its path."""
+def write_study(project: Project, **changes) -> str:
+    """Write a study of the smallest models, `studies/tiny.yaml`, and return its path."""
     study = {"description": "a test", "evaluate": "test", "grid": GRID} | changes
-    path = f"studies/{name}.yaml"
+    path = "studies/tiny.yaml"
     project.path(path).write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     return path
 
 
-def rows(project: Project, name: str = "tiny") -> list[dict[str, str]]:
-    with project.path(f"studies/results/{name}.csv").open(encoding="utf-8", newline="") as file:
+def rows(project: Project) -> list[dict[str, str]]:
+    with project.path("studies/results/tiny.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def finished(project: Project) -> dict[Path, int]:
+    """Return the trials that are on disk, and when each was written."""
+    folder = project.path("studies/trials")
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory, tiny_document, environment) -> Project:
-    """A copy of the project in which a study has run, each trial on all cores."""
+    """A copy of the project in which a study, each trial on all cores, was killed and run again."""
     made = Project(tmp_path_factory.mktemp("study") / "project", tiny_document, environment)
-    made.said = made.stage("study", write_study(made), "--cpus", "0").stdout
+    command = [sys.executable, "-m", "stages.study", write_study(made), "--cpus", "0"]
+    process = subprocess.Popen(command, cwd=made.folder, env=environment, stdout=subprocess.DEVNULL)
+    while not finished(made):
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    made.kept = finished(made)
+    made.said = made.run(*command).stdout
     return made
+
+
+def test_a_killed_study_goes_on_where_it_was(studied):
+    assert 1 <= len(studied.kept) < 4
+    assert f"4 trials, of which {len(studied.kept)} are done" in studied.said
+    now = finished(studied)
+    assert len(now) == len(rows(studied)) == 4
+    assert {path: now[path] for path in studied.kept} == studied.kept, "not written again"
 
 
 def assert_same_figures(studied: Project, pipeline: Project) -> None:
@@ -76,3 +108,53 @@ def test_a_trial_of_real_size_on_one_core_is_the_pipelines_run_too(project):
     grid = {"dataset": ["digits"], "model": list(MODELS), "seed": [1]}
     project.stage("study", write_study(project, grid=grid))
     assert_same_figures(project, project)
+
+
+def test_a_larger_grid_runs_what_is_new_and_a_failure_is_told(studied):
+    before = finished(studied)
+    grown = [
+        *GRID,
+        {"dataset": ["digits"], "model": ["lstm"], "epochs": [1], "seed": [3]},
+        {"dataset": ["digits"], "model": ["cnn"], "seed": [1], "cnn.filters": [TOO_DEEP]},
+    ]
+    done = studied.stage("study", write_study(studied, grid=grown), "--cpus", "0", status=1)
+    assert "6 trials, of which 4 are done" in done.stdout
+    assert "[2/2]" in done.stdout
+    missing, error = done.stderr.splitlines()[-2:]
+    assert "digits cnn epochs=1 seed=1" in missing
+    assert "convolution blocks" in missing
+    assert "2 attempts" in missing
+    log = studied.path(missing.split("; ")[-1].removesuffix(")"))
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    assert error == "error: 1 of 6 trials are missing; run the study again"
+    now = finished(studied)
+    assert len(now) == 5
+    assert {path: now[path] for path in before} == before
+    assert len(rows(studied)) == 5
+
+
+def test_results_are_a_row_a_trial_a_cell_and_a_page(studied):
+    cells = json.loads(studied.read("studies/results/tiny.json"))
+    lstm = next(cell for cell in cells if cell["model"] == "lstm")
+    mine = [row for row in rows(studied) if row["model"] == "lstm"]
+    accuracies = [float(row["accuracy"]) for row in mine]
+    assert lstm["n"] == len(mine) >= 2
+    assert lstm["accuracy_mean"] == pytest.approx(sum(accuracies) / len(accuracies))
+    assert lstm["accuracy_std"] > 0
+    assert list(mine[0])[:4] == ["dataset", "model", "epochs", "seed"]
+    assert mine[1]["command"].startswith("dvc exp run -S seed=2 ")
+    page = studied.read("studies/results/tiny.html")
+    assert page.startswith("<!doctype html>")
+    assert all(row["command"] in page.replace("&#39;", "'") for row in mine)
+
+
+def test_a_search_never_sees_the_test_set(tiny_document):
+    facts = {"description": "a test", "grid": {"model": ["lstm"], "seed": [1]}}
+    sizes = {}
+    for evaluate in ("val", "test"):
+        study = Study.model_validate(facts | {"evaluate": evaluate})
+        (made,) = prepare_all(trials(study, tiny_document, 1), study).values()
+        sizes[evaluate] = [len(array) for array in made.arrays]
+        assert ("test" in made.manifest["splits"]) == (evaluate == "test")
+    assert len(sizes["val"]) == 4
+    assert sizes["test"] == [*sizes["val"], 360, 360]
