@@ -26,6 +26,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,7 +134,7 @@ def read_study(path: Path) -> Study:
 
 
 def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
-    """Return every trial of a study, in the order of its grid.
+    """Return every trial of a study, in the order of its grids; one that two have, once.
 
     Parameters
     ----------
@@ -147,13 +148,16 @@ def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
     StageError
         A key or a value is not one of `params.yaml`'s.
     """
-    found = []
+    found: dict[str, Trial] = {}
     for variant, own in study.variants.items():
         for grid in study.grid:
             for values in product(*grid.values()):
                 point = dict(zip(grid, values, strict=True))
-                found.append(_trial(study, document, cpus, variant, own, point))
-    return found
+                trial = _trial(study, document, cpus, variant, own, point)
+                found.setdefault(
+                    repr((sorted(trial.cell.items(), key=itemgetter(0)), trial.params.seed)), trial
+                )
+    return list(found.values())
 
 
 def _trial(
