@@ -12,6 +12,7 @@ interruption, or with a larger grid, only what is missing is trained. Writes
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -56,27 +57,23 @@ def main() -> None:
     cpus = study.cpus if arguments.cpus is None else arguments.cpus or joblib.cpu_count()
     found = trials(study, document, cpus)
     data = prepare_all(found, study)
-    jobs = {trial_id(trial): make_trial_job(trial, study, data) for trial in found}
-    missing = {job.digest: job for job in jobs.values() if not path_of(job.digest).exists()}
-    print(
-        f"{arguments.study.stem}: {len(found)} trials, of which "
-        f"{len({job.digest for job in jobs.values()} - missing.keys())} are done", flush=True
-    )  # fmt: skip
+    jobs = [make_trial_job(trial, study, data) for trial in found]
+    missing = {job.digest: job for job in jobs if not path_of(job.digest).exists()}
+    done = sum(job.digest not in missing for job in jobs)
+    print(f"{arguments.study.stem}: {len(found)} trials, of which {done} are done", flush=True)
     if arguments.list:
         return
+    if "RAY_ADDRESS" not in os.environ and cpus > joblib.cpu_count():
+        raise StageError(f"a trial asks for {cpus} cores, of which there are {joblib.cpu_count()}")
     failures = run_missing(list(missing.values()), data, study, cpus) if missing else []
     finished = [
         (trial, read_json(path)["result"], job.digest)
-        for trial in found
-        if (path := path_of((job := jobs[trial_id(trial)]).digest)).exists()
+        for trial, job in zip(found, jobs, strict=True)
+        if (path := path_of(job.digest)).exists()
     ]
     if finished:
         write_results(arguments.study.stem, study, finished, committed)
-    report_missing(failures, found, jobs)
-
-
-def trial_id(trial: Trial) -> int:
-    return id(trial)
+    report_missing(failures, jobs)
 
 
 def prepare_all(found: Sequence[Trial], study: Study) -> dict[str, Data]:
@@ -116,18 +113,19 @@ def run_missing(
     jobs: Sequence[Job], data: Mapping[str, Data], study: Study, cpus: int
 ) -> list[Outcome]:
     """Run jobs, keep each result as it comes, and return the outcomes that are failures."""
-    console = Console(len(jobs))
+    console = Console(sum(job.params["epochs"] for job in jobs), len(jobs))
 
     def keep(progress: Progress) -> None:
-        for outcome in progress.ended[console.seen :]:
+        new = progress.ended[console.seen :]
+        for outcome in new:
             path = path_of(outcome.job.digest)
             write_text(path.with_suffix(".log"), log_of(outcome))
             if outcome.result is not None:
-                write_json(
-                    path,
-                    {"job": vars(outcome.job), "node": outcome.node, "result": outcome.result},
-                )
+                facts = {"job": vars(outcome.job), "node": outcome.node}
+                write_json(path, facts | {"result": outcome.result})
         console.show(progress)
+        for outcome in new:  # it is on disk: thousands of trials must not fill the memory
+            outcome.log, outcome.result = "", None if outcome.result is None else {}
 
     size = sum(array.nbytes for each in data.values() for array in each.arrays)
     with connected(size):
@@ -154,32 +152,38 @@ def name_of(job: Job) -> str:
 
 @dataclass
 class Console:
-    """The study's progress: a line for each end, and in a terminal one that stays below."""
+    """The study's progress: a line for each end, and in a terminal one that stays below.
 
+    The time that is left follows from the epochs: those of all jobs, and those that are done.
+    """
+
+    epochs: int
     total: int
     seen: int = 0
+    failed: int = 0
+    done_epochs: int = 0
     started: float = field(default_factory=time.monotonic)
-    seconds: dict[tuple, list[float]] = field(default_factory=dict)
 
     def show(self, progress: Progress) -> None:
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""
         for outcome in progress.ended[self.seen :]:
             self.seen += 1
+            self.failed += outcome.result is None
+            self.done_epochs += outcome.job.params["epochs"]
             print(f"{clear}[{self.seen}/{self.total}] {said(outcome)}", flush=True)
         if clear or not progress.running:
             end = "" if progress.running else "\n"
             print(f"{clear}{self.status(progress)}", end=end, flush=True)
 
     def status(self, progress: Progress) -> str:
-        failed = sum(outcome.result is None for outcome in progress.ended)
         spent = time.monotonic() - self.started
         left = ""
-        if self.seen and progress.running:
-            open_jobs = progress.running / 2 + progress.waiting  # the running ones are half done
-            left = f", {duration(open_jobs * spent / self.seen)} left"
+        if self.done_epochs and progress.running:
+            seconds = spent * (self.epochs - self.done_epochs) / self.done_epochs
+            left = f", about {duration(seconds)} left"
         return (
-            f"{self.seen - failed} done, {progress.running} running, {progress.waiting} waiting, "
-            f"{failed} failed, {duration(spent)} so far{left}"
+            f"{self.seen - self.failed} done, {progress.running} running, "
+            f"{progress.waiting} waiting, {self.failed} failed, {duration(spent)} so far{left}"
         )
 
 
@@ -216,12 +220,10 @@ def write_results(
     print(f"wrote {RESULTS / name}.csv, .json and .html")
 
 
-def report_missing(
-    failures: Sequence[Outcome], found: Sequence[Trial], jobs: Mapping[int, Job]
-) -> None:
+def report_missing(failures: Sequence[Outcome], jobs: Sequence[Job]) -> None:
     """End with what is missing, and why; return where nothing is."""
     errors = {outcome.job.digest: outcome for outcome in failures}
-    lost = [job for trial in found if not path_of((job := jobs[trial_id(trial)]).digest).exists()]
+    lost = [job for job in jobs if not path_of(job.digest).exists()]
     for job in lost:
         outcome = errors[job.digest]
         print(
@@ -230,7 +232,7 @@ def report_missing(
             file=sys.stderr,
         )
     if lost:
-        raise StageError(f"{len(lost)} of {len(found)} trials are missing; run the study again")
+        raise StageError(f"{len(lost)} of {len(jobs)} trials are missing; run the study again")
 
 
 if __name__ == "__main__":

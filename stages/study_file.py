@@ -154,9 +154,8 @@ def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
             for values in product(*grid.values()):
                 point = dict(zip(grid, values, strict=True))
                 trial = _trial(study, document, cpus, variant, own, point)
-                found.setdefault(
-                    repr((sorted(trial.cell.items(), key=itemgetter(0)), trial.params.seed)), trial
-                )
+                place = sorted(trial.cell.items(), key=itemgetter(0))
+                found.setdefault(repr((place, trial.params.seed)), trial)
     return list(found.values())
 
 
