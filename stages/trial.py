@@ -111,10 +111,10 @@ def run_trial(job: Job, *arrays: np.ndarray, log: Callable[[str], None] = print)
     ):
         history.append(row)
         log(progress(job.model, history, params.epochs))
-    validated = score(model, val_data)
+    validated = score(model, val_data, workers=threads.inter_op)
     figures = {"val_accuracy": validated["accuracy"], "val_loss": validated["loss"]}
     if test_data:
-        figures |= summary(test_data[0].y, predict(model, test_data[0].x))
+        figures |= summary(test_data[0].y, predict(model, test_data[0].x, workers=threads.inter_op))
     return figures | {
         "parameters": model.count_params(),
         "epochs_run": len(history),
