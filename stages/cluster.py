@@ -80,8 +80,8 @@ def connected(store_bytes: int) -> Iterator[None]:
             "studies run on Ray, which is not installed: `make study STUDY=NAME` installs it, or "
             "pip install --require-hashes -r studies/requirements.txt"
         )
-    own = "RAY_ADDRESS" not in os.environ
-    if own:
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address or address.startswith(LOOPBACK):
         os.environ |= ALONE
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
@@ -98,13 +98,13 @@ def connected(store_bytes: int) -> Iterator[None]:
         shutil.copytree(STAGES, Path(code) / STAGES.name, ignore=ignored)
         try:
             ray.init(
-                **(here if own else {}),
+                **({} if address else here),
                 runtime_env={"working_dir": code},
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = "does not start" if own else f"at {os.environ['RAY_ADDRESS']} does not answer"
+            where = f"at {address} does not answer" if address else "does not start"
             raise StageError(f"Ray {where}: {_one_line(error)}") from None
         try:
             yield

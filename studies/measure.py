@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import resource
 import shutil
 import statistics
@@ -26,6 +27,7 @@ import numpy as np
 import yaml
 
 from stages.cluster import connected, run_jobs
+from stages.digests import STAGES
 from stages.files import run, write_json
 from stages.train import processor
 
@@ -133,8 +135,12 @@ def overhead(jobs: int) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     assert all(outcome.result["bytes"] == size for outcome in ended)
     slots = joblib.cpu_count()
+    lines: list[str] = []
+    result = nothing(0, *arrays, log=lines.append)
     return {
         "jobs": jobs,
+        "code_bytes": sum(path.stat().st_size for path in STAGES.glob("*.py")),
+        "result_bytes": len(pickle.dumps((result, lines))),
         "seconds_a_trial_and_core": round(seconds * slots / jobs, 3),
         "driver_cpu_seconds_a_trial": round(cpu / jobs, 5),
         "array_bytes": size,
