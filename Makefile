@@ -3,6 +3,7 @@
 DATASET ?= digits
 PYTHON ?= python3
 BASE ?= main
+STUDY ?= comparison
 
 VENV := .venv
 TORCH := .venv-torch
@@ -21,7 +22,7 @@ AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/
 	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
 	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
 
-.PHONY: help run test lint audit report review verify bench lock clean
+.PHONY: help run test lint audit report review verify bench study lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,7 +31,7 @@ run: $(VENV)/installed  ## run the whole pipeline on DATASET (digits; mnist, fas
 	@$(AUTHOR) dvc exp run $(SETTINGS)
 	@python -m stages.results
 
-test: $(VENV)/installed-tests lint  ## run all tests
+test: $(VENV)/installed-tests $(VENV)/installed-studies lint  ## run all tests
 	@python -m pytest
 
 lint: $(VENV)/installed-tests  ## check style and formatting
@@ -56,15 +57,21 @@ bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed beside plain K
 	@python -m benchmarks.time_to_accuracy
 	@python -m benchmarks.growth
 
+study: export STUDY := $(STUDY)
+study: $(VENV)/installed-studies  ## run what is missing of studies/STUDY.yaml (comparison); on RAY_ADDRESS if set
+	@python -m stages.study "studies/$$STUDY.yaml"
+
 lock: $(VENV)/installed  ## pin the newest versions that requirements.in allows
 	@pip install -q uv
 	@uv pip compile -q --universal --generate-hashes --python-version 3.11 \
 		--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
-	@cd tests && uv pip compile -q --universal --generate-hashes --python-version 3.11 \
-		--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
+	@for part in tests studies; do (cd $$part && uv pip compile -q --universal --generate-hashes \
+		--python-version 3.11 --fork-strategy fewest --no-header --upgrade \
+		-o requirements.txt requirements.in) || exit 1; done
 
-clean:  ## remove what the pipeline made and git ignores; keep .venv and the DVC cache
-	@rm -rf data plots/figures plots/report.html plots/report.md dvc_plots .pytest_cache .ruff_cache
+clean:  ## remove what the pipeline made and git ignores; keep .venv, studies/trials and the DVC cache
+	@rm -rf data plots/figures plots/report.html plots/report.md dvc_plots .pytest_cache .ruff_cache \
+		studies/results/*.html
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -83,4 +90,8 @@ $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 $(TORCH)/installed: benchmarks/requirements.txt
 	@$(PYTHON) -m venv $(TORCH)
 	@$(TORCH)/bin/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+$(VENV)/installed-studies: studies/requirements.txt $(VENV)/installed
+	@pip install -q --disable-pip-version-check --require-hashes -r studies/requirements.txt
 	@touch $@

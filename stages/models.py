@@ -22,8 +22,7 @@ def build_cnn(input_shape: tuple[int, int, int], num_classes: int, p: Cnn) -> ke
     return sequential("cnn", input_shape, [
         *convolution_blocks(input_shape, p, "cnn"),
         layers.Flatten(),
-        layers.Dense(p.dense, activation="relu"),
-        layers.Dropout(p.dropout),
+        *hidden_layer(p),
         probabilities(num_classes),
     ])  # fmt: skip
 
@@ -35,8 +34,7 @@ def build_lstm(input_shape: tuple[int, int, int], num_classes: int, p: Lstm) -> 
         layers.Reshape((height, width * channels)),
         *lstm_layers(p),
         layers.Dropout(p.dropout),
-        layers.Dense(p.dense, activation="relu"),
-        layers.Dropout(p.dropout),
+        *hidden_layer(p),
         probabilities(num_classes),
     ])  # fmt: skip
 
@@ -51,8 +49,7 @@ def build_hybrid(
         layers.Reshape((rows, columns * p.filters[-1])),
         *lstm_layers(p),
         layers.Dropout(p.dropout),
-        layers.Dense(p.dense, activation="relu"),
-        layers.Dropout(p.dropout),
+        *hidden_layer(p),
         probabilities(num_classes),
     ])  # fmt: skip
 
@@ -123,6 +120,11 @@ def lstm_layers(p: Recurrent) -> list[layers.Layer]:
         layer = layers.LSTM(units, return_sequences=i < len(p.units) - 1)
         stack.append(layers.Bidirectional(layer) if p.bidirectional else layer)
     return stack
+
+
+def hidden_layer(p: Model) -> list[layers.Layer]:
+    """The dense layer before the output, with its dropout; with `dense: 0` there is none."""
+    return [layers.Dense(p.dense, activation="relu"), layers.Dropout(p.dropout)] if p.dense else []
 
 
 def probabilities(num_classes: int) -> layers.Layer:

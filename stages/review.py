@@ -199,12 +199,16 @@ def by_study(model: str, difference: float, there: dict, here: dict) -> str:
 
 
 def study_cell(dataset: str, model: str, epochs: int) -> dict[str, Any] | None:
-    for path in sorted(STUDIES.glob("*.json")):
-        for found in json.loads(path.read_text(encoding="utf-8")):
-            key = (found["dataset"], found["model"], found["epochs"])
-            if key == (dataset, model, epochs) and found["n"] > 1:
-                return found
-    return None
+    """Return the study's cell whose recipe is nearest to params.yaml's; searches have no test."""
+    found = [
+        cell
+        for path in sorted(STUDIES.glob("*.json"))
+        for cell in json.loads(path.read_text(encoding="utf-8"))
+        if (cell["dataset"], cell["model"], cell["epochs"]) == (dataset, model, epochs)
+        and cell["n"] > 1
+        and "accuracy_std" in cell
+    ]
+    return min(found, key=lambda cell: len(cell["recipe"]), default=None)
 
 
 def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:

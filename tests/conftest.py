@@ -30,6 +30,8 @@ IDENTITY = {
     "GIT_COMMITTER_NAME": "test",
     "GIT_COMMITTER_EMAIL": "test@localhost",
 }
+FOREIGN = ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")  # variables
+LEFT_OUT = ("__pycache__", "*.pyc", "trials")  # of the folders copied
 CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens on "discard": a network that is not there
 
 # The smallest run that still does all that a real one does. Every key that a test relies on is
@@ -95,7 +97,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "MAKE", "MFLAGS"))
+        if not key.startswith(
+            ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")
+        )
         and not key.lower().endswith("_proxy")
     }
     return inherited | {
@@ -122,7 +126,9 @@ class Project:
             target.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_dir():
                 shutil.copytree(
-                    ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+                    ROOT / name,
+                    target,
+                    ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "trials"),
                 )
             else:
                 shutil.copy(ROOT / name, target)

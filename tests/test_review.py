@@ -92,13 +92,18 @@ def test_another_dataset_is_not_compared(clone):
 
 
 def test_a_study_gives_the_spread(clone):
-    results = clone / "studies/results/epochs.json"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    cells = [
-        {"dataset": "digits", "model": "cnn", "epochs": 1, "n": 5,
-         "accuracy_mean": 0.5, "accuracy_std": 0.001}
-    ]  # fmt: skip
-    results.write_text(json.dumps(cells), encoding="utf-8")
+    place = {"dataset": "digits", "model": "cnn", "epochs": 1}
+    tested = {"accuracy_mean": 0.5, "accuracy_std": 0.001}
+    studies = {
+        "a_search": [place | {"n": 5, "recipe": {}, "val_accuracy_std": 0.2}],
+        "another_recipe": [place | tested | {"n": 9, "recipe": {"cnn.dense": 9}}],
+        "epochs": [place | tested | {"n": 5, "recipe": {}}],
+        "one_seed": [place | tested | {"n": 1, "recipe": {}}],
+    }
+    for name, cells in studies.items():
+        results = clone / f"studies/results/{name}.json"
+        results.parent.mkdir(parents=True, exist_ok=True)
+        results.write_text(json.dumps(cells), encoding="utf-8")
     change_figures(clone, 0.999)
     commit(clone, "better")
     # t(0.975, 4) = 2.776; times sqrt(2) × 0.001

@@ -1,0 +1,213 @@
+"""A study's YAML file, and the trials that it stands for.
+
+    description: what the study asks
+    evaluate: test              # or val: a search, which never sees the test set
+    base: {train.batch_size: 128}
+    variants:                   # named alternatives; each is crossed with the grid
+      plain: {train.schedule: constant, cnn.learning_rate: 0.001}
+      ours: {}
+    when:                       # settings for a part of the grid
+      - {dataset: fashion_mnist, variant: ours, set: {cnn.shift: 1}}
+    grid:                       # or a list of grids, whose trials are put together
+      dataset: [mnist, fashion_mnist]
+      model: [cnn, lstm]
+      epochs: [10, 20]
+      seed: [1, 2, 3]
+      train.batch_size: [128, 256]
+    cpus: 1                     # a trial's, and its threads
+
+All keys are those of `params.yaml`, dotted or nested, and `model`. What is not set is as in
+`params.yaml`. Of two settings of one key the later in the order base, variants, when, grid holds.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from operator import itemgetter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError
+
+from stages.expected import Published
+from stages.files import StageError
+from stages.params import MODELS, Count, Model, Params, Section, parse_params
+
+
+def flat(settings: Any, prefix: str = "") -> Any:
+    """Return nested settings with dotted keys; what is not a mapping is for others to refuse."""
+    if not isinstance(settings, Mapping):
+        return settings
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+Settings = Annotated[dict[str, Any], BeforeValidator(flat)]
+NAMED = ("variant", "dataset", "model", "epochs", "seed")  # the first columns of every result
+
+
+class Architecture(Section):
+    """A published model: its layers, the parameters that those have, and what was `stated`."""
+
+    layers: list[str]
+    parameters: Count
+    stated: str | None
+
+
+class Study(Section):
+    """A study's file; what may be left out has its default here."""
+
+    description: str
+    evaluate: Literal["test", "val"]
+    grid: Annotated[
+        list[dict[str, Annotated[list[Any], Field(min_length=1)]]],
+        BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
+        Field(min_length=1),
+    ]
+    base: Settings = Field(default_factory=dict)
+    variants: Annotated[dict[str, Settings], Field(min_length=1)] = Field(
+        default_factory=lambda: {"": {}}
+    )
+    when: list[dict[str, Any]] = Field(default_factory=list)
+    published: list[Published] | None = None  # None: what studies/published.yaml has
+    architectures: dict[str, Architecture] = Field(default_factory=dict)
+    cpus: Count = 1
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: a model, its parameters, and the settings by which it differs from `params.yaml`.
+
+    `cell` are the values of the study's keys without the seed: trials of one cell differ in it
+    alone.
+    """
+
+    params: Params
+    model: str
+    settings: dict[str, Any]
+    cell: dict[str, Any]
+
+    @property
+    def section(self) -> Model:
+        return getattr(self.params, self.model)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML; StageError names the file where it is missing or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise StageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a study's file."""
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise StageError(f"{path} should be a mapping, not {type(document).__name__}")
+    try:
+        study = Study.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StageError(f"{path}: {where}: {first['msg'].lower()}") from None
+    for i, grid in enumerate(study.grid):
+        for key in ("model", "seed"):
+            if key not in grid:
+                raise StageError(f"{path}: grid {i + 1} has no {key!r}")
+    for rule in study.when:
+        if not isinstance(rule.get("set"), dict):
+            raise StageError(f"{path}: when: each rule needs `set: {{key: value}}`, not {rule}")
+    return study
+
+
+def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
+    """Return every trial of a study, in the order of its grids; one that two have, once.
+
+    Parameters
+    ----------
+    document
+        `params.yaml` as parsed YAML: what the study does not set.
+    cpus
+        What `train.threads` is where the study does not set it.
+
+    Raises
+    ------
+    StageError
+        A key or a value is not one of `params.yaml`'s.
+    """
+    found: dict[str, Trial] = {}
+    for variant, own in study.variants.items():
+        for grid in study.grid:
+            for values in product(*grid.values()):
+                point = dict(zip(grid, values, strict=True))
+                trial = _trial(study, document, cpus, variant, own, point)
+                place = sorted(trial.cell.items(), key=itemgetter(0))
+                found.setdefault(repr((place, trial.params.seed)), trial)
+    return list(found.values())
+
+
+def _trial(
+    study: Study,
+    document: Mapping[str, Any],
+    cpus: int,
+    variant: str,
+    own: Mapping[str, Any],
+    point: Mapping[str, Any],
+) -> Trial:
+    plain = {"dataset": document.get("dataset"), "epochs": document.get("epochs")}
+    place = plain | study.base | own | point | {"variant": variant}
+    settings = {"train.threads": cpus} | study.base | own
+    for rule in study.when:
+        if all(_matches(place.get(key), value) for key, value in rule.items() if key != "set"):
+            settings |= flat(rule["set"])
+    settings |= {key: value for key, value in point.items() if key != "model"}
+    if point["model"] not in MODELS:
+        raise StageError(f"grid: model is {point['model']!r}; it should be {', '.join(MODELS)}")
+    params = parse_params(with_settings(document, settings))
+    cell = {"dataset": params.dataset, "model": point["model"], "epochs": params.epochs}
+    cell |= {"variant": variant} if variant else {}
+    cell |= {key: value for key, value in point.items() if key not in NAMED}
+    return Trial(params, point["model"], settings, cell)
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    return value in wanted if isinstance(wanted, list) else value == wanted
+
+
+def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested parameters with dotted keys set, as `dvc exp run -S` would."""
+    changed = copy.deepcopy(dict(document))
+    for dotted, value in settings.items():
+        *sections, key = str(dotted).split(".")
+        target = changed
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not isinstance(target, dict) or key not in target:
+            raise StageError(f"{dotted} is not a key of params.yaml")
+        target[key] = value
+    return changed
+
+
+def changed_settings(trial: Trial, committed: Params) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters of a trial, with dotted keys, that differ from the committed ones.
+
+    Those of other models do not take part.
+    """
+    before, now = flat(committed.model_dump()), flat(trial.params.model_dump())
+    for key, value in now.items():
+        section = key.split(".")[0]
+        if value != before[key] and (section not in MODELS or section == trial.model):
+            yield key, value

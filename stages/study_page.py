@@ -1,0 +1,299 @@
+"""The page of a study: its cells as figures and tables, published figures beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from stages import figures
+from stages.expected import Published, published
+from stages.params import MODELS
+from stages.report import render
+from stages.study_file import Study
+from stages.verdict import SIGNIFICANT, p_text
+
+TEMPLATE = "study.html.jinja"
+LINES = ("-", "--", ":", "-.")  # of the variants, in their order; their marks are filled so:
+FILLS = ("full", "left", "bottom", "none")
+KEYS = ("dataset", "model", "epochs")
+
+
+def page(
+    name: str, study: Study, cells: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return the page as HTML; `cells` and `rows` are those of `stages.study_results`."""
+    figure = "accuracy" if study.evaluate == "test" else "val_accuracy"
+    known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets(cells)}
+    return render(
+        TEMPLATE,
+        {
+            "name": name,
+            "study": study,
+            "figure": figure,
+            "part": "test" if study.evaluate == "test" else "validation",
+            "verdict": [sentence for dataset in known for sentence in verdict(
+                [cell for cell in cells if cell["dataset"] == dataset], figure)],
+            "groups": [
+                {
+                    "dataset": dataset,
+                    "cells": [dict(cell) | {"label": label(cell)} for cell in cells
+                              if cell["dataset"] == dataset],
+                    "published": entries,
+                    "figures": draw(
+                        [cell for cell in cells if cell["dataset"] == dataset],
+                        [row for row in rows if row["dataset"] == dataset],
+                        entries, figure, f"{dataset}_"),
+                }
+                for dataset, entries in known.items()
+            ],
+            "extra": [key for key in cells[0] if key in settings_of(cells[0])],
+            "beside": lambda cell: beside(cell, known[cell["dataset"]]),
+            "rows": rows,
+            "machines": sorted({machine for cell in cells for machine in cell["machines"]}),
+            "trials": sum(cell["n"] for cell in cells),
+            "colours": {model: figures.look(model, MODELS)["color"] for model in MODELS},
+        },
+    )  # fmt: skip
+
+
+def datasets(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(cell["dataset"] for cell in cells))
+
+
+def of_dataset(study: Study, cells: Sequence[Mapping[str, Any]], dataset: str) -> list[Published]:
+    """Return what was published for a data set: by the study's file, else by everybody known."""
+    if study.published is not None:
+        return [entry for entry in study.published if entry.dataset == dataset]
+    return published(dataset, [cell["epochs"] for cell in cells if cell["dataset"] == dataset])
+
+
+def beside(cell: Mapping[str, Any], entries: Sequence[Published]) -> list[Published]:
+    """Return the published figures that a cell compares with."""
+    return [
+        entry
+        for entry in entries
+        if entry.model == cell["model"] and entry.epochs in (None, cell["epochs"])
+    ]
+
+
+def settings_of(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a cell beyond data set, model and epochs: its variant and grid's keys."""
+    keys = list(cell)[len(KEYS) : list(cell).index("n")]
+    return {key: cell[key] for key in keys}
+
+
+def label(cell: Mapping[str, Any]) -> str:
+    """Return what names a cell's curve: the model, and what else was varied."""
+    others = [
+        str(value) if key == "variant" else f"{key} {value}"
+        for key, value in settings_of(cell).items()
+    ]
+    return ", ".join([cell["model"], *others])
+
+
+# --- words --------------------------------------------------------------------------------
+
+
+def verdict(cells: Sequence[Mapping[str, Any]], figure: str) -> list[str]:
+    """Say which cell of a data set is best at its largest number of epochs, and of which it is
+    more than luck in the seeds.
+    """
+    most = max(cell["epochs"] for cell in cells)
+    last = [cell for cell in cells if cell["epochs"] == most]
+    best = max(last, key=lambda cell: cell[f"{figure}_mean"])
+    told = {True: [], False: []}
+    for other in last:
+        p = compared(best, other)
+        if p is not None:
+            told[p < SIGNIFICANT].append(f"{label(other)} ({p_text(p)})")
+    parts = [
+        f"{best['dataset']}, {most} epochs: {label(best)} has the highest mean accuracy, "
+        f"{100 * best[f'{figure}_mean']:.2f} %"
+        + (f" ± {100 * best[f'{figure}_std']:.2f}" if best["n"] > 1 else "")
+        + f" (n = {best['n']})"
+    ]
+    if told[True]:
+        parts.append(f"more than luck in the seeds against {', '.join(told[True])}")
+    if told[False]:
+        parts.append(f"not distinguishable from {', '.join(told[False])}")
+    return ["; ".join(parts) + "."]
+
+
+def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+    """Return the corrected p of two cells' paired comparison, None where there is none."""
+    for a, b in ((one, other), (other, one)):
+        for entry in a["against"]:
+            if place(a) | {entry["key"]: entry["value"]} == place(b):
+                return entry["p_holm"]
+    return None
+
+
+def place(cell: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: cell[key] for key in KEYS} | settings_of(cell)
+
+
+# --- figures ------------------------------------------------------------------------------
+
+
+def draw(
+    cells: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    entries: Sequence[Published],
+    figure: str,
+    prefix: str,
+) -> dict[str, Markup]:
+    """Return the figures of one data set as SVG."""
+    several = len({cell["epochs"] for cell in cells}) > 1
+    with figures.styled():
+        made = {
+            "accuracy": (against_epochs if several else ranked)(cells, rows, entries, figure),
+            "cost": against_time(cells, figure),
+        }
+        titles = {
+            "accuracy": f"{prefix}accuracy: mean accuracy and 95 % interval over seeds",
+            "cost": f"{prefix}cost: mean accuracy against seconds of training",
+        }
+        drawn = {}
+        for key, image in made.items():
+            drawn[key] = Markup(figures.as_svg(image, titles[key]))  # noqa: S704  escaped in as_svg
+            figures.plt.close(image)
+    return drawn
+
+
+def against_epochs(
+    cells: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    entries: Sequence[Published],
+    figure: str,
+) -> Figure:
+    """Mean and 95 % interval against the epochs, a line a model and variant; a dot a seed."""
+    image, ax = figures.plt.subplots(figsize=(8, 5))
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        lines.setdefault(label(cell), []).append(cell)
+    width = 0.12 * max(1, min(np.diff(sorted({cell["epochs"] for cell in cells}))))
+    offsets = np.linspace(-width, width, len(lines)) if len(lines) > 1 else [0.0]
+    for offset, (name, members) in zip(offsets, lines.items(), strict=True):
+        members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
+        x = [cell["epochs"] + offset for cell in members]
+        y = [cell[f"{figure}_mean"] for cell in members]
+        style = style_of(members[0], cells)
+        ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
+        for place_x, cell in zip(x, members, strict=True):
+            seeds = seeds_of(cell, rows, figure)
+            ax.plot([place_x] * len(seeds), seeds, ".", ms=3, alpha=0.5, color=style["color"])
+    epochs = [cell["epochs"] for cell in cells]
+    for entry in entries:
+        mark(ax, entry, [entry.epochs] if entry.epochs else [min(epochs), max(epochs)], "y")
+    ax.set(xlabel="epochs", ylabel=f"{named(figure)}, mean and 95 % interval")
+    ax.set_xticks(sorted({*epochs, *(entry.epochs for entry in entries if entry.epochs)}))
+    legend(image, ax)
+    return image
+
+
+def ranked(
+    cells: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    entries: Sequence[Published],
+    figure: str,
+) -> Figure:
+    """One number of epochs: a line a cell, best first, with its interval and a dot a seed."""
+    order = sorted(cells, key=lambda cell: -cell[f"{figure}_mean"])
+    image, ax = figures.plt.subplots(figsize=(8, 1.6 + 0.36 * len(order)))
+    for y, cell in enumerate(order):
+        style = style_of(cell, cells)
+        error = reach([cell], figure)
+        ax.errorbar([cell[f"{figure}_mean"]], [y], xerr=error, capsize=3, ms=6, **style)
+        seeds = seeds_of(cell, rows, figure)
+        ax.plot(seeds, [y] * len(seeds), ".", ms=3, alpha=0.6, color=style["color"])
+        for entry in beside(cell, entries):
+            mark(ax, entry, [y], "x")
+    ax.set_yticks(range(len(order)), [label(cell) for cell in order])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.set_xlabel(f"{named(figure)}, mean and 95 % interval")
+    if ax.get_legend_handles_labels()[1]:
+        legend(image, ax)
+    return image
+
+
+def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
+    """Mean accuracy against the mean seconds of a training, a mark a cell."""
+    image, ax = figures.plt.subplots(figsize=(8, 4.5))
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        lines.setdefault(label(cell), []).append(cell)
+    several = len({cell["epochs"] for cell in cells}) > 1
+    for name, members in lines.items():
+        members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
+        x = [cell["train_seconds_mean"] for cell in members]
+        y = [cell[f"{figure}_mean"] for cell in members]
+        style = style_of(members[0], cells)
+        ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
+        for cell, at_x, at_y in zip(members, x, y, strict=True):
+            if several:
+                ax.annotate(str(cell["epochs"]), (at_x, at_y), (5, -11),
+                            textcoords="offset points", fontsize=8)  # fmt: skip
+    ax.set_xlim(left=0)
+    note = " (number: epochs)" if several else ""
+    ax.set(xlabel=f"seconds of training, mean{note}", ylabel=named(figure))
+    legend(image, ax)
+    return image
+
+
+def mark(ax: Any, entry: Published, where: Sequence[float], axis: str) -> None:
+    """Draw a published figure, hollow, in its model's colour."""
+    if entry.model not in MODELS:
+        return
+    values = [entry.accuracy] * len(where)
+    points = (where, values) if axis == "y" else (values, where)
+    text = f"published: {entry.model}"
+    known = ax.get_legend_handles_labels()[1]
+    ax.plot(
+        *points, marker="D", ms=7, mfc="none", ls=":" if len(where) > 1 else "",
+        color=figures.look(entry.model, MODELS)["color"],
+        label=None if text in known else text,
+    )  # fmt: skip
+
+
+def reach(cells: Sequence[Mapping[str, Any]], figure: str) -> list[list[float]]:
+    """Return the lengths of the error bars below and above the means; 0 with one seed."""
+    half = [
+        (cell[f"{figure}_interval"][1] - cell[f"{figure}_mean"])
+        if cell[f"{figure}_interval"]
+        else 0.0
+        for cell in cells
+    ]
+    return [half, half]
+
+
+def seeds_of(
+    cell: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], figure: str
+) -> list[float]:
+    wanted = place(cell)
+    return [row[figure] for row in rows if {key: row.get(key) for key in wanted} == wanted]
+
+
+def variant(cell: Mapping[str, Any]) -> str:
+    return cell.get("variant", "")
+
+
+def style_of(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how a cell is drawn: its model's colour and mark, its variant's line and filling."""
+    names = list(dict.fromkeys(variant(other) for other in cells))
+    i = names.index(variant(cell)) % len(LINES)
+    return figures.look(cell["model"], MODELS) | {"ls": LINES[i], "fillstyle": FILLS[i]}
+
+
+def named(figure: str) -> str:
+    return "test accuracy" if figure == "accuracy" else "validation accuracy"
+
+
+def legend(image: Figure, ax: Any) -> None:
+    """One legend below the figure, in as many columns as fit."""
+    handles, labels = ax.get_legend_handles_labels()
+    columns = max(1, min(len(labels), int(90 / (8 + max(map(len, labels))))))
+    image.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)

@@ -1,0 +1,161 @@
+"""What the trials of a study come to: a row a trial, and a cell for trials that differ in the seed.
+
+Intervals and tests are over seeds: they tell what training again would give on the same test
+images, not what other test images would.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from stages.params import Params
+from stages.report import settings as as_settings
+from stages.statistics import CONFIDENCE, holm
+from stages.study_file import Trial, changed_settings
+
+FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
+COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")
+MACHINE_KEYS = ("train.threads",)  # settings that say how a trial ran, not what it trained
+PAIRED = ("model", "variant")  # what two cells may differ in to be compared
+
+
+def row(trial: Trial, result: Mapping[str, Any], digest: str, committed: Params) -> dict[str, Any]:
+    """Return a trial's line of the CSV; a search has no figures of the test set."""
+    place = {key: trial.cell[key] for key in ("dataset", "model", "epochs")}
+    others = {key: value for key, value in trial.cell.items() if key not in place}
+    threads = result["threads"]
+    return {
+        **place,
+        "seed": trial.params.seed,
+        **others,
+        **{key: result[key] for key in (*FIGURES, *COSTS) if key in result},
+        "threads": f"{threads['inter_op']}×{threads['intra_op']}/{threads['batch_parts']}",
+        "digest": digest,
+        "command": command(trial, committed),
+    }
+
+
+def command(trial: Trial, committed: Params) -> str:
+    """Return the `dvc exp run` line that repeats a trial as an experiment."""
+    changes = dict(changed_settings(trial, committed))
+    return " ".join(["dvc exp run", *(f"-S {shlex.quote(s)}" for s in as_settings(changes, ""))])
+
+
+def cells(
+    finished: Sequence[tuple[Trial, Mapping[str, Any]]], committed: Params
+) -> list[dict[str, Any]]:
+    """Return the cells of a study: means over seeds, their spread, and paired comparisons.
+
+    Returns
+    -------
+    list of dict
+        The cell's keys (``dataset, model, epochs``, ``variant`` and the grid's others); ``n``;
+        ``accuracy_mean``, ``accuracy_std``, ``accuracy_interval`` (95 %, Student's t; None with
+        one seed), the same of the other figures; ``train_seconds_mean``; ``recipe``, what differs
+        from the committed parameters; ``machines``; ``against``, the paired comparisons.
+    """
+    groups: dict[tuple, list[tuple[Trial, Mapping[str, Any]]]] = defaultdict(list)
+    for trial, result in finished:
+        groups[tuple((key, repr(value)) for key, value in trial.cell.items())].append(
+            (trial, result)
+        )
+    found = [_cell(members, committed) for members in groups.values()]
+    by_seed = [
+        {trial.params.seed: result for trial, result in members} for members in groups.values()
+    ]
+    for one in found:
+        one["against"] = []
+    for differing in PAIRED:
+        for family in _families(found, differing):
+            _compare(found, by_seed, family, differing)
+    return found
+
+
+def _cell(members: Sequence[tuple[Trial, Mapping[str, Any]]], committed: Params) -> dict[str, Any]:
+    trial, first = members[0]
+    recipe = {
+        key: value
+        for key, value in changed_settings(trial, committed)
+        if key not in (*MACHINE_KEYS, "dataset", "epochs", "seed")
+    }
+    cell = {**trial.cell, "n": len(members)}
+    for figure in FIGURES:
+        if figure in first:
+            values = np.array([result[figure] for _, result in members], float)
+            cell |= spread(figure, values)
+    return cell | {
+        "parameters": first["parameters"],
+        "train_seconds_mean": float(np.mean([result["train_seconds"] for _, result in members])),
+        "recipe": recipe,
+        "machines": sorted({result["processor"] for _, result in members}),
+        "seeds": [trial.params.seed for trial, _ in members],
+    }
+
+
+def spread(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Return mean, standard deviation (n - 1) and Student's 95 % interval of the mean."""
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return {f"{name}_mean": mean, f"{name}_std": None, f"{name}_interval": None}
+    deviation = float(values.std(ddof=1))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / n**0.5
+    return {
+        f"{name}_mean": mean,
+        f"{name}_std": deviation,
+        f"{name}_interval": [mean - reach, mean + reach],
+    }
+
+
+def _families(found: Sequence[Mapping[str, Any]], differing: str) -> list[list[int]]:
+    """Return groups of cells, by index, that are alike in every key but one."""
+    known = {"n", "parameters", "recipe", "machines", "seeds", "against", "train_seconds_mean"}
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, cell in enumerate(found):
+        rest = {
+            key: value
+            for key, value in cell.items()
+            if key not in known | {differing} and not key.startswith(FIGURES)
+        }
+        groups[repr(rest)].append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _compare(
+    found: Sequence[dict[str, Any]],
+    by_seed: Sequence[Mapping[int, Mapping[str, Any]]],
+    family: Sequence[int],
+    differing: str,
+) -> None:
+    """Add paired comparisons over the seeds that two cells share; Holm's correction a family."""
+    figure = "accuracy" if "accuracy_mean" in found[family[0]] else "val_accuracy"
+    made = []
+    for a, b in combinations(family, 2):
+        seeds = sorted(by_seed[a].keys() & by_seed[b].keys())
+        if len(seeds) < 2:
+            continue
+        differences = np.array([by_seed[a][s][figure] - by_seed[b][s][figure] for s in seeds])
+        made.append((a, b, paired(differences)))
+    corrected = holm([entry["p"] for _, _, entry in made])
+    for (a, b, entry), p_holm in zip(made, corrected, strict=True):
+        place = {"key": differing, "value": found[b][differing], "figure": figure}
+        found[a]["against"].append(place | entry | {"p_holm": p_holm})
+
+
+def paired(differences: np.ndarray) -> dict[str, Any]:
+    """Return mean difference, its 95 % interval and the paired t-test's p over seeds."""
+    summary = spread("difference", differences)
+    constant = not summary["difference_std"]
+    p = float(differences[0] == 0) if constant else float(stats.ttest_1samp(differences, 0).pvalue)
+    return {
+        "n": len(differences),
+        "difference": summary["difference_mean"],
+        "interval": summary["difference_interval"],
+        "p": p,
+    }

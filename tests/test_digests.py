@@ -1,0 +1,79 @@
+"""What a digest stands for: what code does, and all that determines a trial."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import set_keys
+from test_dvc_yaml import files_of
+
+from stages.digests import code_digest, json_digest
+from stages.trial import CODE, describe
+
+CODE_TEXT = 'NAME = "a"\n\n\ndef double(x):\n    return 2 * x\n'
+SAME = (
+    '"""Explained."""\n\n# noted\nNAME = "a"\n\ndef double(x):\n    """Twice."""\n    return 2*x\n'
+)
+DATA = {
+    "image_shape": [28, 28, 1],
+    "class_names": list("ab"),
+    "splits": {"train": {"x_sha256": "1", "y_sha256": "2", "images": 9}},
+}
+
+
+def digest(folder, text: str) -> str:
+    (folder / "module.py").write_text(text, encoding="utf-8")
+    return code_digest(["module"], folder)
+
+
+def test_comments_docstrings_and_layout_do_not_count(tmp_path):
+    assert digest(tmp_path, SAME) == digest(tmp_path, CODE_TEXT)
+
+
+@pytest.mark.parametrize("edit", [("2 * x", "3 * x"), ('"a"', '"b"'), ("NAME", "TITLE")])
+def test_what_the_code_does_counts(tmp_path, edit):
+    assert digest(tmp_path, CODE_TEXT.replace(*edit)) != digest(tmp_path, CODE_TEXT)
+
+
+def test_a_function_of_a_docstring_alone_is_not_an_error(tmp_path):
+    assert digest(tmp_path, 'def f():\n    """Nothing."""\n') == digest(
+        tmp_path, "def f():\n    pass\n"
+    )
+
+
+def key(tiny_document, changes=None, model="lstm", evaluate="test", data=DATA) -> str:
+    return json_digest(describe(set_keys(tiny_document, changes or {}), model, evaluate, data))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 9}, {"seed": 9}, {"lstm.dropout": 0.9}, {"train.threads": 9}]
+)
+def test_a_trials_key_knows_what_takes_part(tiny_document, changes):
+    assert key(tiny_document, changes) != key(tiny_document)
+
+
+@pytest.mark.parametrize("changes", [{"cnn.dropout": 0.9}, {"dataset": "the same.npz"}])
+def test_a_trials_key_does_not_know_what_takes_no_part(tiny_document, changes):
+    assert key(tiny_document, changes) == key(tiny_document)
+
+
+def test_a_trials_key_knows_model_data_and_what_is_evaluated(tiny_document):
+    other_data = DATA | {"splits": {"train": {"x_sha256": "1", "y_sha256": "3"}}}
+    keys = {
+        key(tiny_document),
+        key(tiny_document, model="cnn"),
+        key(tiny_document, evaluate="val"),
+        key(tiny_document, data=other_data),
+        key(tiny_document, data=DATA | {"class_names": list("abc")}),
+    }
+    assert len(keys) == 5
+
+
+def test_the_keys_code_is_all_that_a_trial_imports_but_bystanders():
+    imported = {path.removeprefix("stages/").removesuffix(".py")
+                for path in files_of("stages/trial.py") if path.endswith(".py")}  # fmt: skip
+    bystanders = {
+        "archive",  # a trial saves no model
+        "digests", "files", "params", "prepared",  # values in the key, or how files are read
+        "train",  # how a run is timed
+    }  # fmt: skip
+    assert imported == set(CODE) | bystanders

@@ -1,0 +1,137 @@
+"""The committed studies: what they say was published, and their stages in studies/dvc.yaml."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+from test_dvc_yaml import files_of, paths
+
+from stages.expected import PUBLISHED, Published, read_entries
+from stages.params import MODELS, Params, Prepare, Train
+from stages.study_file import read_study, read_yaml, trials
+
+STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
+COPIES = {name: study for name, study in STUDIES.items() if name != "comparison"}
+DOCUMENT = read_yaml(ROOT / "params.yaml")
+NAMED_ONLY = {  # by what of report.py and expected.py a study does not call, and in an error
+    "stages/templates/report.html.jinja",
+    "stages/templates/report.md.jinja",
+    "studies/floors.yaml",
+    "studies/requirements.txt",
+}
+OTHERS = {"dvc", "floors", "published"}  # YAML files in studies/ that are none
+
+
+def test_every_study_has_a_stage():
+    files = {path.stem for path in (ROOT / "studies").glob("*.yaml")} - OTHERS
+    assert set(STAGES) == files
+    assert set(STUDIES) > {"comparison"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_its_file_and_on_all_that_a_study_imports(name):
+    needed = files_of("stages/study.py") - NAMED_ONLY
+    assert set(paths(STAGES[name]["deps"])) == needed | {f"studies/{name}.yaml"}
+    assert STAGES[name]["cmd"] == f"python -m stages.study studies/{name}.yaml"
+    assert STAGES[name]["wdir"] == ".."
+    assert paths(STAGES[name]["outs"]) == [
+        f"studies/results/{name}.{kind}" for kind in ("csv", "json", "html")
+    ]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_parameters_that_its_study_takes_over(name):
+    models = {model for grid in STUDIES[name].grid for model in grid["model"]}
+    assert set(STAGES[name]["params"]) == {"prepare", "train"} | models
+    for grid in STUDIES[name].grid:
+        assert {"dataset", "epochs", "seed"} <= set(grid), "the others are the study's own"
+
+
+def test_the_comparison_has_its_90_trials_and_those_of_8_epochs():
+    found = trials(STUDIES["comparison"], DOCUMENT, cpus=1)
+    cells = [
+        (dataset, epochs)
+        for dataset in ("mnist", "fashion_mnist")
+        for epochs in (8, 10, 20, 30)
+        if (dataset, epochs) != ("mnist", 8)
+    ]
+    assert sorted((t.params.dataset, t.params.epochs, t.model, t.params.seed) for t in found) == (
+        sorted((*cell, model, seed) for cell in cells for model in MODELS for seed in range(1, 6))
+    )
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_published_setting_is_run_with_three_seeds_beside_our_recipe(name):
+    found = trials(COPIES[name], DOCUMENT, cpus=1)
+    seeds: dict[str, set] = {}
+    for trial in found:
+        cell = repr({key: value for key, value in trial.cell.items() if key != "variant"})
+        seeds.setdefault(f"{trial.cell['variant']} {cell}", set()).add(trial.params.seed)
+    assert {key.split(" {")[0] for key in seeds} == {"published recipe", "our recipe"}
+    assert all(found == {1, 2, 3} for found in seeds.values())
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_published_setting_takes_nothing_from_params_yaml(name):
+    models = {model for grid in COPIES[name].grid for model in grid["model"]}
+    sections = {"prepare": Prepare, "train": Train} | {
+        model: Params.model_fields[model].annotation for model in models
+    }
+    needed = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
+    assert set(COPIES[name].variants["published recipe"]) == needed - {"train.threads"}
+    assert COPIES[name].variants["our recipe"] == {}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_studys_published_figures_are_those_that_the_report_shows(name):
+    sources = {entry.source for entry in COPIES[name].published}
+    known = [e for e in read_entries(ROOT / PUBLISHED, Published) if e.source in sources]
+    assert list(COPIES[name].published) == known
+
+
+def described(layer) -> str | None:
+    """Return a layer as a study's file writes it; None for what arranges pixels, and for ReLU.
+
+    ReLU stands after the pooling here, which computes what it does inside the convolution.
+    """
+    kind = type(layer).__name__
+    if kind == "Conv2D":
+        return f"Conv2D {layer.filters} {layer.kernel_size[0]}×{layer.kernel_size[1]}"
+    if kind == "MaxPooling2D":
+        return f"MaxPooling2D {layer.pool_size[0]}×{layer.pool_size[1]}"
+    if kind in ("Dense", "LSTM"):
+        return f"{kind} {layer.units}"
+    if kind == "Dropout":
+        return f"Dropout {layer.rate}" if layer.rate else None
+    return None if kind in ("Rescaling", "Reshape", "ReLU") else kind
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [(name, model) for name, s in COPIES.items() for model in s.architectures]
+)
+def test_a_published_model_has_its_layers_and_parameters(name, model):
+    from stages.models import build
+
+    trial = next(t for t in trials(COPIES[name], DOCUMENT, cpus=1) if t.model == model)
+    assert trial.cell["variant"] == "published recipe"
+    built = build(model, (28, 28, 1), 10, trial.section)
+    published = COPIES[name].architectures[model]
+    assert [text for layer in built.layers if (text := described(layer))] == published.layers
+    assert built.count_params() == published.parameters
+
+
+def test_every_model_of_a_published_setting_has_its_layers_listed():
+    for name, study in COPIES.items():
+        models = {model for grid in study.grid for model in grid["model"]}
+        assert set(study.architectures) == models, name
+
+
+def test_the_root_pipeline_does_not_run_the_studies(pipeline):
+    assert not re.search("studies", pipeline.dvc("repro", "--dry"))
+    assert "'studies/dvc.yaml:mnist_row_lstm'" in pipeline.dvc(
+        "repro", "--dry", "--allow-missing", "studies/dvc.yaml:mnist_row_lstm"
+    )

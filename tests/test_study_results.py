@@ -1,0 +1,139 @@
+"""A study's figures against SciPy's, and its page with names that try to be HTML."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stages.params import parse_params
+from stages.statistics import holm
+from stages.study_file import Study, trials
+from stages.study_page import page
+from stages.study_results import cells, command, paired, row, spread
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def results(tiny_document):
+    """Return a function that makes a study's trials with made-up figures, and its study."""
+
+    def make(grid: dict, **others):
+        study = Study.model_validate(
+            {"description": "a test", "evaluate": "test", "grid": grid} | others
+        )
+        random = np.random.default_rng(0)
+        found = []
+        for trial in trials(study, tiny_document, cpus=1):
+            accuracy = float(random.normal(0.9, 0.01))
+            figures = {
+                "accuracy": accuracy, "loss": 1 - accuracy, "macro_f1": accuracy, "errors": 5,
+                "val_accuracy": accuracy - 0.01, "val_loss": 0.3, "parameters": 99,
+                "epochs_run": trial.params.epochs, "train_seconds": random.uniform(1, 9),
+                "seconds_per_epoch": 1.0, "processor": "made up",
+                "threads": {"intra_op": 1, "inter_op": 1, "batch_parts": 2},
+            }  # fmt: skip
+            if study.evaluate == "val":
+                for key in ("accuracy", "loss", "macro_f1", "errors"):
+                    del figures[key]
+            found.append((trial, figures))
+        return study, found, parse_params(tiny_document)
+
+    return make
+
+
+def test_the_spread_is_students():
+    values = np.array([0.9, 0.92, 0.95, 0.91])
+    got = spread("x", values)
+    low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    assert got["x_mean"] == pytest.approx(values.mean())
+    assert got["x_std"] == pytest.approx(np.std(values, ddof=1))
+    assert got["x_interval"] == pytest.approx([low, high])
+    assert spread("x", values[:1]) == {"x_mean": 0.9, "x_std": None, "x_interval": None}
+
+
+def test_the_paired_comparison_is_scipys():
+    a, b = np.array([0.9, 0.92, 0.95, 0.91]), np.array([0.91, 0.9, 0.93, 0.9])
+    expected = stats.ttest_rel(a, b)
+    got = paired(a - b)
+    assert got["p"] == pytest.approx(expected.pvalue)
+    assert got["interval"] == pytest.approx(list(expected.confidence_interval(0.95)))
+    assert got["n"] == 4
+
+
+@pytest.mark.parametrize(("difference", "p"), [(0.0, 1.0), (0.25, 0.0)])
+def test_seeds_that_all_differ_alike_leave_no_doubt(difference, p):
+    assert paired(np.full(3, difference))["p"] == p
+
+
+def test_a_cell_is_what_differs_in_the_seed_alone(results):
+    grid = {"model": ["cnn", "lstm"], "epochs": [1, 2], "seed": [1, 2, 3]}
+    _, found, committed = results(grid)
+    made = cells(found, committed)
+    assert [(c["dataset"], c["model"], c["epochs"], c["n"]) for c in made] == [
+        ("digits", model, epochs, 3) for model in ("cnn", "lstm") for epochs in (1, 2)
+    ]
+    first = [figures["accuracy"] for trial, figures in found[:3]]
+    assert made[0]["accuracy_mean"] == pytest.approx(np.mean(first))
+    other = [figures["accuracy"] for trial, figures in found[6:9]]
+    (comparison,) = made[0]["against"]
+    assert (comparison["key"], comparison["value"]) == ("model", "lstm")
+    assert comparison["p"] == pytest.approx(stats.ttest_rel(first, other).pvalue)
+    assert comparison["p_holm"] == comparison["p"], "one comparison in its family"
+
+
+def test_comparisons_are_corrected_within_their_family(results):
+    _, found, committed = results({"model": ["cnn", "lstm", "hybrid"], "seed": [1, 2, 3]})
+    entries = [entry for cell in cells(found, committed) for entry in cell["against"]]
+    assert len(entries) == 3
+    assert [e["p_holm"] for e in entries] == pytest.approx(holm([e["p"] for e in entries]))
+
+
+def test_variants_of_a_model_are_compared_and_their_recipe_is_told(results):
+    variants = {"plain": {"lstm.dense": 0}, "ours": {}}
+    _, found, committed = results({"model": ["lstm"], "seed": [1, 2]}, variants=variants)
+    plain, ours = cells(found, committed)
+    assert (plain["variant"], plain["recipe"]) == ("plain", {"lstm.dense": 0})
+    assert (ours["variant"], ours["recipe"]) == ("ours", {})
+    assert [(e["key"], e["value"]) for e in plain["against"]] == [("variant", "ours")]
+
+
+def test_a_trials_line_repeats_it_as_an_experiment(results):
+    grid = {"model": ["cnn"], "seed": [1], "cnn.filters": [[4, 8]], "cnn.batch_norm": [False]}
+    _, found, committed = results(grid)
+    line = command(found[0][0], committed)
+    assert line == ("dvc exp run -S train.threads=1 -S 'cnn.filters=[4,8]' -S cnn.batch_norm=false")
+    written = row(*found[0], digest="d", committed=committed)
+    assert written["command"] == line
+    assert list(written)[:4] == ["dataset", "model", "epochs", "seed"]
+
+
+@pytest.mark.parametrize("evaluate", ["test", "val"])
+@pytest.mark.parametrize("epochs", [[1], [1, 2]])
+def test_the_page_holds_whatever_its_cells_are_called(results, evaluate, epochs):
+    study, found, committed = results(
+        {"model": ["cnn", "lstm"], "epochs": epochs, "seed": [1, 2], "train.clip_norm": [0.0, 1.0]},
+        variants={HOSTILE: {}, "ours $x": {"train.batch_size": 64}},
+        evaluate=evaluate,
+        published=[
+            {"dataset": "digits", "model": model, "epochs": known, "accuracy": 0.9, "loss": None,
+             "source": HOSTILE, "note": None}
+            for model, known in (("cnn", 1), ("lstm", None), ("another", 1))
+        ],
+    )  # fmt: skip
+    rows = [row(trial, figures, "d", committed) for trial, figures in found]
+    text = page("tiny", study, cells(found, committed), rows)
+    assert HOSTILE not in text
+    assert text.count("<svg") == 2
+    assert "Content-Security-Policy" in text
+    assert ("test set was not opened" in text) == (evaluate == "val")
+
+
+def test_the_page_of_a_single_trial_says_that_there_is_nothing_to_compare(results):
+    study, found, committed = results({"model": ["cnn"], "seed": [1]}, published=[])
+    rows = [row(*found[0], "d", committed)]
+    text = page("tiny", study, cells(found, committed), rows)
+    assert "Nothing to compare" in text
+    assert "Nothing published is known" in text
+    assert "one seed" in text
