@@ -14,7 +14,6 @@ Why not `keras.callbacks.BackupAndRestore` (callbacks/backup_and_restore.py of K
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import json
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.digests import code_digest
 from stages.files import replacing
 
 FOLDER = Path("data/checkpoints")
@@ -34,8 +34,8 @@ KEY_LENGTH = 16  # hexadecimal digits
 DIGEST = hashlib.sha256
 # What takes part in a training; tests/test_checkpoints.py holds this to train's list in dvc.yaml.
 MODULES = (
-    "archive", "backend", "checkpoints", "files", "models", "params", "prepared", "train",
-    "training",
+    "archive", "archive_checks", "backend", "checkpoints", "digests", "files", "models",
+    "params", "prepared", "train", "training",
 )  # fmt: skip
 
 
@@ -54,30 +54,11 @@ class Progress:
     resumed: int = 0
 
 
-def code_digest() -> str:
-    """Return a digest of the code that takes part in a training, without what only explains it."""
-    digest = DIGEST()
-    for name in MODULES:
-        source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-        digest.update(f"{name}\n{plain(source)}\n".encode())
-    return digest.hexdigest()
-
-
-def plain(source: str) -> str:
-    """Return a module's syntax tree as text: no comments, docstrings, line numbers."""
-    tree = ast.parse(source)
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
-    return ast.dump(tree)
-
-
 class Checkpoint:
     """The checkpoint file of one training: of `model`, identified by JSON-like `facts`."""
 
     def __init__(self, model: str, facts: Mapping[str, Any], folder: Path = FOLDER):
-        text = json.dumps({**facts, "code": code_digest()}, sort_keys=True)
+        text = json.dumps({**facts, "code": code_digest(MODULES)}, sort_keys=True)
         self.model = model
         self.key = DIGEST(text.encode()).hexdigest()[:KEY_LENGTH]
         self.path = folder / f"{model}-{self.key}.ckpt"

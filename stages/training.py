@@ -262,12 +262,12 @@ def fit(
             "learning_rate": float(ops.convert_to_numpy(graph.optimizer.learning_rate)),
             "seconds": time.perf_counter() - started,
         }
-        check_convergence(row, model)
+        values = [ops.convert_to_numpy(variable) for variable in state(graph)]
+        check_convergence(row, values, model)
         rows.append(row)
         if train.early_stopping and best_epoch(rows) == row["epoch"]:
             best_weights = model.get_weights()
         if keep:
-            values = [ops.convert_to_numpy(variable) for variable in state(graph)]
             keep(Progress(list(rows), values, best_weights, resumed))
         yield row
     if best_weights is not None:
@@ -296,15 +296,23 @@ def out_of_patience(rows: list[dict[str, float]], patience: int) -> bool:
     return bool(patience and rows) and len(rows) - best_epoch(rows) >= patience
 
 
-def check_convergence(row: dict[str, float], model: keras.Sequential) -> None:
-    """Raise StageError when an epoch's losses are not finite, or say that nothing is learned."""
-    finite = np.isfinite([row["loss"], row["val_loss"]]).all()
+def check_convergence(
+    row: dict[str, float], values: list[np.ndarray], model: keras.Sequential
+) -> None:
+    """Raise StageError when losses or variables are not finite, or nothing is learned.
+
+    A loss can be finite where weights are not: a ReLU may take "not a number" for zero.
+    """
+    finite = all(np.isfinite(value).all() for value in (row["loss"], row["val_loss"], *values))
     if finite and row["loss"] <= DIVERGED * math.log(max(2, model.output_shape[-1])):
         return
+    weights = (
+        "" if finite or not np.isfinite(row["loss"]) else ", with weights that are no numbers,"
+    )
     raise StageError(
-        f"{model.name}: the loss is {row['loss']:.4g} ({row['val_loss']:.4g} in validation) after "
-        f"epoch {row['epoch']}, at learning rate {row['learning_rate']:.2g}: the training "
-        f"diverges; try a smaller {model.name}.learning_rate, or train.clip_norm=1"
+        f"{model.name}: the loss is {row['loss']:.4g} ({row['val_loss']:.4g} in validation)"
+        f"{weights} after epoch {row['epoch']}, at learning rate {row['learning_rate']:.2g}: the "
+        f"training diverges; try a smaller {model.name}.learning_rate, or train.clip_norm=1"
     )
 
 

@@ -72,7 +72,7 @@ def test_the_keys_code_is_all_that_a_trial_imports_but_bystanders():
     imported = {path.removeprefix("stages/").removesuffix(".py")
                 for path in files_of("stages/trial.py") if path.endswith(".py")}  # fmt: skip
     bystanders = {
-        "archive",  # a trial saves no model
+        "archive", "archive_checks", "checkpoints",  # a trial saves neither model nor checkpoint
         "digests", "files", "params", "prepared",  # values in the key, or how files are read
         "train",  # how a run is timed
     }  # fmt: skip
