@@ -55,10 +55,10 @@ def test_seconds_may_differ_and_nothing_else(pipeline, clone, capsys):
     rows = [line.split(",") for line in results.read_text(encoding="utf-8").splitlines()]
     at = rows[0].index("train_seconds")
     rows[1][at] = "1.0"
-    results.write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
+    results.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
     assert verdict(clone, pipeline, capsys)[0]
     rows[1][rows[0].index("errors")] += "1"
-    results.write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
+    results.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
     assert verdict(clone, pipeline, capsys)[:2] == (False, ["metrics/results.csv"])
 
 
