@@ -62,7 +62,7 @@ def places(value: Any, here: tuple = ()) -> list[tuple]:
 
 @st.composite
 def mutated(draw: st.DrawFn, document: Any, values: st.SearchStrategy) -> Any:
-    """Replace, drop or add a few values of a nested document."""
+    """Replace, drop or add a few values of a nested document, by copies that no other shares."""
     changed = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(places(changed)))
@@ -73,13 +73,13 @@ def mutated(draw: st.DrawFn, document: Any, values: st.SearchStrategy) -> Any:
             parent = parent[key]
         action = draw(st.sampled_from(["replace", "replace", "replace", "drop", "add"]))
         if action == "replace":
-            parent[place[-1]] = draw(values)
+            parent[place[-1]] = copy.deepcopy(draw(values))
         elif action == "drop":
             del parent[place[-1]]
         elif isinstance(parent, dict):
-            parent[draw(st.text(max_size=8))] = draw(values)
+            parent[draw(st.text(max_size=8))] = copy.deepcopy(draw(values))
         else:
-            parent.append(draw(values))
+            parent.append(copy.deepcopy(draw(values)))
     return changed
 
 
@@ -117,7 +117,7 @@ def zipped(members: list[tuple[str, bytes]], packing: int = 0, size: int | None 
 @st.composite
 def archives(draw: st.DrawFn, members: dict[str, bytes], strange: st.SearchStrategy) -> bytes:
     """Return an archive with members replaced, left out, doubled, renamed or packed otherwise."""
-    chosen = dict(members)
+    chosen = type(members)(members)
     for _ in range(draw(st.integers(0, 2))):
         chosen[draw(st.sampled_from(sorted(members)))] = draw(strange)
     rows = list(chosen.items())
