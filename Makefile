@@ -42,6 +42,7 @@ audit: $(VENV)/bin/python  ## ask the package index for known vulnerabilities of
 	@python .ci/audit.py $(AUDIT)
 
 report: $(VENV)/installed  ## open the report of the last run
+	@test -f plots/report.html || { echo "error: plots/report.html is missing; make run makes it"; exit 1; }
 	@python -m webbrowser -t "file://$(CURDIR)/plots/report.html"
 
 review: export BASE := $(BASE)

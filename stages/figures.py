@@ -28,6 +28,7 @@ MARKERS = "os^Dvp"
 NEUTRAL = "#808080"  # of the ensemble; seen on white and on black
 INK = "#010203"  # stands for the page's text colour in an SVG
 DPI = 110
+LEGEND_ROW = 0.22  # inches
 SMALL_DPI = 80  # of the two figures that git keeps
 STYLE = {
     "font.size": 10,
@@ -57,7 +58,7 @@ def look(name: str, models: Sequence[str]) -> dict[str, str]:
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
     """Accuracy and loss against the epoch, training and validation, all models in each."""
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, sharey="row")
+    figure, axes = plt.subplots(2, 2, figsize=(6.6, 5.2), sharex=True, sharey="row")
     panels = {
         "accuracy": "training accuracy",
         "val_accuracy": "validation accuracy",
@@ -84,11 +85,16 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, str]]]) -> Fig
 
 
 def _legend(figure: Figure, ax: plt.Axes) -> None:
-    """One legend above all panels; names that are long get a line each."""
+    """One legend above all panels, in as few rows as the names' lengths allow."""
     handles, labels = ax.get_legend_handles_labels()
     room = 11 * figure.get_figwidth()  # characters, of which a marker takes about seven
-    columns = len(labels) if sum(len(label) + 7 for label in labels) < room else 1
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+    for columns in range(len(labels), 0, -1):
+        rows = -(-len(labels) // columns)  # matplotlib fills column by column
+        parts = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+        if sum(max(map(len, part)) + 7 for part in parts) < room:
+            break
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows - 1))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(parts))
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -120,7 +126,7 @@ def _short(names: Sequence[str], longest: int = 18) -> list[str]:
 
 def per_class(recalls: Mapping[str, Sequence[float]], class_names: Sequence[str]) -> Figure:
     """Each class's accuracy (recall), a mark a model."""
-    figure, ax = plt.subplots(figsize=(8, 1.4 + 0.32 * len(class_names)))
+    figure, ax = plt.subplots(figsize=(6.4, 1.4 + 0.32 * len(class_names)))
     places = np.arange(len(class_names))
     offsets = np.linspace(-0.25, 0.25, len(recalls)) if len(recalls) > 1 else [0.0]
     for offset, (name, values) in zip(offsets, recalls.items(), strict=True):
@@ -134,7 +140,7 @@ def per_class(recalls: Mapping[str, Sequence[float]], class_names: Sequence[str]
 
 def reliability(bins: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
     """Accuracy against confidence; on the diagonal, confidence means what it says."""
-    figure, ax = plt.subplots(figsize=(6, 5))
+    figure, ax = plt.subplots(figsize=(5.6, 4.8))
     ax.plot([0, 1], [0, 1], color=NEUTRAL, ls=":", lw=1)
     for name, rows in bins.items():
         confidence = [float(row["confidence"]) for row in rows]
@@ -147,7 +153,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
 
 def cost(rows: Sequence[Mapping], intervals: Mapping[str, Sequence[float]]) -> Figure:
     """Test accuracy with its interval against the seconds of training."""
-    figure, ax = plt.subplots(figsize=(7, 4.2))
+    figure, ax = plt.subplots(figsize=(6.2, 4.2))
     names = [row["model"] for row in rows]
     for row in rows:
         low, high = intervals[row["model"]]

@@ -42,7 +42,7 @@ def main() -> None:
         for path in arguments.images
     ]
     params = load_params()
-    configure(choose_threads(params.train.threads, recurrent=False, batch_size=1), params.seed)
+    configure(choose_threads(params.train.threads, batch_size=1, batch_norm=False), params.seed)
     from stages.archive import load_model
     from stages.training import predict
 

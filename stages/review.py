@@ -26,7 +26,7 @@ from jinja2 import Environment, FileSystemLoader
 from scipy import stats
 
 from stages.expected import FLOORS, Floor, read_entries
-from stages.files import StageError, run, write_text
+from stages.files import StageError, read_json, run, write_text
 from stages.statistics import mcnemar
 
 OUT = Path("review")
@@ -199,16 +199,21 @@ def by_study(model: str, difference: float, there: dict, here: dict) -> str:
 
 
 def study_cell(dataset: str, model: str, epochs: int) -> dict[str, Any] | None:
-    """Return the study's cell whose recipe is nearest to params.yaml's; searches have no test."""
+    """Return the cell, of all studies, that tried most seeds with this project's own recipe.
+
+    Cells of one seed have no spread, those of a search no test figures, and those of a published
+    recipe the spread of that recipe.
+    """
     found = [
-        cell
+        entry
         for path in sorted(STUDIES.glob("*.json"))
-        for cell in json.loads(path.read_text(encoding="utf-8"))
-        if (cell["dataset"], cell["model"], cell["epochs"]) == (dataset, model, epochs)
-        and cell["n"] > 1
-        and "accuracy_std" in cell
+        for entry in read_json(path)
+        if (entry["dataset"], entry["model"], entry["epochs"]) == (dataset, model, epochs)
+        and entry["n"] > 1
+        and "accuracy_std" in entry
+        and not entry.get("recipe")
     ]
-    return min(found, key=lambda cell: len(cell["recipe"]), default=None)
+    return max(found, key=lambda entry: entry["n"], default=None)
 
 
 def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:

@@ -21,8 +21,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_FILES = (
-    ".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore", "Makefile", "dvc.yaml",
-    "params.yaml", "stages", "studies",
+    ".dvc/.gitignore", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", "Makefile",
+    "dvc.yaml", "params.yaml", "stages", "studies",
 )  # fmt: skip
 IDENTITY = {
     "GIT_AUTHOR_NAME": "test",
@@ -140,6 +140,12 @@ class Project:
         text = yaml.safe_dump(set_keys(self.document, changes), sort_keys=False)
         self.path("params.yaml").write_text(text, encoding="utf-8")
 
+    def at(self, folder: Path) -> Project:
+        """Return the project that lies, or is about to lie, in another folder."""
+        twin = copy.copy(self)
+        twin.folder = folder
+        return twin
+
     def path(self, name: str) -> Path:
         return self.folder / name
 
@@ -213,8 +219,7 @@ def pipeline(
 @pytest.fixture
 def clone(pipeline: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of `pipeline`, run cache and results included, that a test may change."""
-    twin = copy.copy(pipeline)
-    twin.folder = tmp_path / "clone"
+    twin = pipeline.at(tmp_path / "clone")
     shutil.copytree(pipeline.folder, twin.folder, symlinks=True)
     yield twin
     shutil.rmtree(twin.folder)

@@ -36,23 +36,25 @@ def build_tree(folder: Path, models, class_names, epochs: int, n: int = 400, wro
     for place, name in enumerate(models):
         logits = random.normal(0, 1, (n, classes))
         hit = random.random(n) >= wrong * (place + 1) if wrong else np.ones(n, dtype=bool)
-        logits[np.arange(n), np.where(hit, y, (y + 1) % classes)] += 9
+        logits[np.arange(n), np.where(hit, y, (y + 1) % classes)] += random.uniform(
+            1, 9, n
+        )  # unsure of some
         shares = np.exp(logits)
         probabilities[name] = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
-        history = [
-            {"epoch": e, "accuracy": 1 - 0.5 / e, "val_accuracy": 1 - 0.4 / e, "loss": 1 / e,
-             "val_loss": 1.1 / e, "learning_rate": 0.001}
-            for e in range(1, epochs + 1)
-        ]  # fmt: skip
+        history = made_up_history(place, epochs, random)
         write_csv(folder / f"plots/history/{name}.csv", history)
-        scores = {"accuracy": 0.9, "loss": 0.3}
+        last = history[-1]
+        scores = {
+            part: {"accuracy": last[f"{prefix}accuracy"], "loss": last[f"{prefix}loss"]}
+            for part, prefix in (("train", ""), ("val", "val_"))
+        }
         write_json(
             folder / f"metrics/train/{name}.json",
-            {"train": scores, "val": scores, "epochs": epochs, "parameters": 1000 + place},
+            {**scores, "epochs": epochs, "parameters": 1000 + place},
         )
         write_json(
             folder / f"metrics/timing/{name}.json",
-            {"train_seconds": 10.0 + place, "seconds_per_epoch": 1.0, "examples_per_second": 99.0,
+            {"train_seconds": 10.0 + place, "seconds_per_epoch": 1.0, "examples_per_second": 9999.0,
              "peak_memory_bytes": 10**9, "threads": THREADS, "versions": {"python": "3"},
              "processor": "<made up>", "finished": "2026-01-01"},
         )  # fmt: skip
@@ -76,3 +78,16 @@ def build_tree(folder: Path, models, class_names, epochs: int, n: int = 400, wro
         target.parent.mkdir(exist_ok=True)
         target.write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     return json.loads((folder / "metrics/evaluation.json").read_text())
+
+
+def made_up_history(place: int, epochs: int, random: np.random.Generator) -> list[dict]:
+    """Return curves that no other model's cover: later models learn more slowly, and less."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        left = np.exp(-epoch / (2 + 1.5 * place)) + 0.01 * random.random()
+        accuracy, loss = 0.99 - 0.02 * place - 0.6 * left, 0.02 * (1 + place) + 1.5 * left
+        rows.append({
+            "epoch": epoch, "accuracy": accuracy, "val_accuracy": accuracy - 0.01 * (1 + place),
+            "loss": loss, "val_loss": 1.3 * loss, "learning_rate": 0.003 / (1 + place) / epoch,
+        })  # fmt: skip
+    return rows

@@ -1,87 +1,54 @@
-"""A small project on digits with a recorded run on its main branch, for tests of the review.
+"""The recorded pipeline as a repository that people branch off, for tests of what they share.
 
-Training is quick because the models are tiny; `dvc` and `git` are the real ones.
+No test runs the pipeline a second time: `recorded` takes over what the fixture `pipeline` made, and
+all that a branch runs is answered, where it can be, from one cache.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-ROOT = Path(__file__).resolve().parent.parent
-TINY = {
-    "cnn": {"filters": [4], "dense": 8},
-    "lstm": {"units": [8], "dense": 8},
-    "hybrid": {"filters": [4], "units": [8], "dense": 8},
-}
-IDENTITY = {
-    f"GIT_{who}_{what}": value
-    for who in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", "test"), ("EMAIL", "test@localhost"))
-}
-
-
-def call(folder: Path, *command: str, **environment: str) -> str:
-    """Run a command in `folder` and return what it printed; fail the test where it fails."""
-    if command[0] in ("python", "dvc"):
-        module = ["-m", "dvc"] if command[0] == "dvc" else []
-        command = (sys.executable, *module, *command[1:])
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | IDENTITY | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def set_params(folder: Path, **changes: object) -> None:
-    path = folder / "params.yaml"
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            document[key] |= value
-        else:
-            document[key] = value
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-
-
-def commit(folder: Path, message: str) -> None:
-    call(folder, "git", "add", "-A")
-    call(folder, "git", "commit", "-q", "-m", message)
+from conftest import ROOT, Project
 
 
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository whose main branch records a run on digits; do not change it."""
-    folder = tmp_path_factory.mktemp("review") / "project"
-    listed = call(ROOT, "git", "ls-files", "-co", "--exclude-standard")
-    for name in listed.splitlines():
-        source = ROOT / name
-        if source.is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "review/")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, folder / name)
-    set_params(folder, dataset="digits", epochs=1, **TINY)
-    set_params(folder, train={"batch_size": 64})
-    call(folder, "git", "init", "-q", "-b", "main")
-    call(folder, "dvc", "repro")
-    commit(folder, "main")
-    return folder
+def recorded(pipeline: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """All that git keeps, with a run on digits recorded on the main branch; do not change it."""
+    made = pipeline.at(tmp_path_factory.mktemp("recorded") / "project")
+    shutil.copytree(pipeline.folder, made.folder, symlinks=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    results = ("dvc.lock", "metrics/", "plots/")
+    for name in listed:
+        target = made.path(name)
+        if (ROOT / name).is_file() and not target.exists() and not name.startswith(results):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+    made.commit("the rest of the repository")
+    return made
 
 
 @pytest.fixture
-def clone(recorded: Path, tmp_path: Path) -> Path:
-    """Return a fresh clone, without data, on a branch of its own: what CI has."""
-    folder = tmp_path / "clone"
-    call(tmp_path, "git", "clone", "-q", str(recorded), str(folder))
-    call(folder, "git", "checkout", "-q", "-b", "change")
-    return folder
+def branch(recorded: Project, tmp_path: Path) -> Project:
+    """A fresh clone, without data, on a branch of its own: what CI has."""
+    made = recorded.at(tmp_path / "branch")
+    recorded.run("git", "clone", "--quiet", str(recorded.folder), str(made.folder))
+    made.run("git", "checkout", "--quiet", "-b", "change")
+    return made
+
+
+@pytest.fixture
+def work(branch: Project, recorded: Project) -> Project:
+    """The same with the data at hand: what the branch's author has."""
+    share_cache(branch, recorded)
+    branch.dvc("checkout")
+    return branch
+
+
+def share_cache(project: Project, other: Project) -> None:
+    project.dvc("cache", "dir", "--local", str(other.path(".dvc/cache")))

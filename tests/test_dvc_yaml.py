@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
@@ -181,7 +182,7 @@ def test_metrics_and_plots_are_kept_in_git_and_nothing_switches_the_run_cache_of
     for stage in STAGES.values():
         for entry in stage.get("metrics", []) + stage.get("plots", []):
             assert isinstance(entry, dict)
-            assert next(iter(entry.values())) == {"cache": False}
+            assert next(iter(entry.values()))["cache"] is False
         assert all(isinstance(out, str) for out in stage.get("outs", []))
         assert "always_changed" not in stage
 
@@ -196,6 +197,13 @@ def test_timings_reach_the_report_and_nothing_else():
         assert not reads or name == "report"
 
 
+def test_what_dvc_draws_of_a_stages_own_plots_is_declared():
+    """DVC draws each of these files, by default its last column against the row's number."""
+    for stage in STAGES.values():
+        for path, settings in (next(iter(entry.items())) for entry in stage.get("plots", [])):
+            assert path == "plots/readme" or {"x", "y"} <= set(settings)
+
+
 def header(path: Path) -> list[str]:
     with path.open(encoding="utf-8", newline="") as file:
         return next(csv.reader(file))
@@ -203,8 +211,13 @@ def header(path: Path) -> list[str]:
 
 def test_every_plotted_column_is_in_its_file(pipeline):
     checked = 0
-    for figure in PIPELINE["plots"]:
+    drawn = [entry for stage in STAGES.values() for entry in stage.get("plots", [])]
+    for figure in PIPELINE["plots"] + drawn:
         name, settings = next(iter(figure.items()))
+        if pipeline.path(name).is_dir():
+            for path in sorted(pipeline.path(name).glob("*.csv")):
+                assert {settings["x"], settings["y"]} <= set(header(path))
+            continue
         y = settings["y"] if isinstance(settings["y"], dict) else {name: settings["y"]}
         x = settings["x"] if isinstance(settings["x"], dict) else dict.fromkeys(y, settings["x"])
         for column_of in (x, y):
@@ -213,3 +226,26 @@ def test_every_plotted_column_is_in_its_file(pipeline):
                     assert column in header(pipeline.path(path)), f"{name}: {column} in {path}"
                     checked += 1
     assert checked >= 2 * 4 * len(MODELS)
+
+
+# --- DVC's extension for VS Code ----------------------------------------------------------
+
+
+def test_the_extension_that_vs_code_recommends_finds_what_it_expects(pipeline):
+    """It reads the repository's own `dvc.yaml`, relative paths, and CSVs by their headers."""
+    recommended = json.loads((ROOT / ".vscode/extensions.json").read_text(encoding="utf-8"))
+    assert recommended == {"recommendations": ["iterative.dvc"]}
+    tracked = pipeline.run("git", "ls-files").stdout.splitlines()
+    assert {"dvc.yaml", "dvc.lock", "params.yaml", ".dvc/config"} <= set(tracked)
+    for stage in STAGES.values():
+        for path in [*paths(stage["deps"]), *outputs(stage)]:
+            assert not PurePosixPath(path).is_absolute()
+            assert ".." not in PurePosixPath(path).parts
+            assert "\\" not in path
+        for path in [p for kind in ("metrics", "plots") for p in paths(stage.get(kind, []))]:
+            assert any(name == path or name.startswith(f"{path}/") for name in tracked), path
+    tables = [name for name in tracked if name.endswith(".csv")]
+    assert len(tables) >= 4 * len(MODELS)
+    for name in tables:
+        named = header(pipeline.path(name))
+        assert all(re.fullmatch(r"[a-z]\w*", column) for column in named), f"{name}: {named}"

@@ -38,3 +38,16 @@ def test_a_run_on_mnist_uses_the_committed_epochs_and_batch():
         f"epochs={params['epochs']}",
         f"train.batch_size={params['train']['batch_size']}",
     ]
+
+
+def test_the_report_is_opened_where_there_is_one(pipeline):
+    """`BROWSER` is what Python's `webbrowser` starts."""
+    command = ("make", "-s", "-o", ".venv/installed", "report")
+    done = pipeline.run(*command, BROWSER="echo opened %s")
+    page = pipeline.path("plots/report.html").resolve()
+    assert f"opened {page.as_uri()}" in done.stdout
+
+
+def test_without_a_report_it_says_how_to_make_one(project):
+    done = project.run("make", "-s", "-o", ".venv/installed", "report", BROWSER="echo", status=2)
+    assert done.stdout == "error: plots/report.html is missing; make run makes it\n"

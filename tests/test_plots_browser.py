@@ -54,6 +54,7 @@ def project(tmp_path, monkeypatch):
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     shell("git", "init", "-q")
     dvc("init", "-q")
+    shutil.copytree(ROOT / ".dvc/plots", tmp_path / ".dvc/plots")
     dvc("config", "core.analytics", "false")
     for epochs in (5, 8):
         for folder in ("data", "metrics", "plots"):
@@ -92,7 +93,8 @@ def test_dvc_plots_draw(project, browser, vega, command, tmp_path):
     page.goto((project / "dvc_plots/index.html").as_uri())
     shown = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
     charts = shown.count("vegaEmbed(")
-    # Beside what dvc.yaml's `plots:` names, DVC draws each stage's CSVs in its own way.
+    assert "dvc_inferred" not in shown
+    assert '"field": "step"' not in shown  # DVC's axis where nobody named one
     for name in yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["plots"]:
         (key,) = name
         assert re.sub(r"\W", "_", key) in shown
@@ -132,6 +134,14 @@ def test_report_fits(tmp_path, monkeypatch, browser, models, classes, epochs, op
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("svg[role=img][aria-label]").count() == 4 + models + 1
     assert page.locator("img:not([alt])").count() == 0
+    if "viewport" in options:  # each model's test accuracy is on the screen, unscrolled
+        for cell in page.locator('#results .cards tbody td[data-label="test %"]').all():
+            box = cell.bounding_box()
+            assert 0 <= box["x"] < box["x"] + box["width"] <= options["viewport"]["width"]
+        boxes = page.locator("#results .scroll").evaluate_all(
+            "all => all.map(box => box.scrollWidth - box.clientWidth)"
+        )
+        assert boxes == [0, 0]
     page.keyboard.press("Tab")  # to the first link, or on paper, which has none, the first table
     assert page.evaluate("document.activeElement.tagName") == ("DIV" if media else "A")
     page.close()
