@@ -170,12 +170,13 @@ def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path, content, said):
 
 
 def test_an_alias_may_stand_for_a_single_value(tiny_document, tmp_path):
-    text = yaml.safe_dump(tiny_document, sort_keys=False)
-    text = re.sub(r"^epochs: 1$", "epochs: &one 1", text, flags=re.M)
-    text = re.sub(r"^seed: 1$", "seed: *one", text, flags=re.M)
+    document = set_keys(tiny_document, {"epochs": 7, "seed": 7})
+    text = yaml.safe_dump(document, sort_keys=False)
+    text = re.sub(r"^epochs: 7$", "epochs: &seven 7", text, flags=re.M)
+    text = re.sub(r"^seed: 7$", "seed: *seven", text, flags=re.M)
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
-    assert load_params(tmp_path / "params.yaml") == parse_params(tiny_document)
-    assert "*one" in text
+    assert load_params(tmp_path / "params.yaml") == parse_params(document)
+    assert "*seven" in text
 
 
 def test_a_number_of_thousands_of_digits_is_refused_and_not_shown(tiny_document):
