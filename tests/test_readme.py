@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from benchmarks.bench import table
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = (ROOT / "studies/RECIPES.md").read_text(encoding="utf-8")
 
 
 def committed(path: str) -> str:
@@ -51,3 +55,22 @@ def test_make_targets_named_exist():
     named = {a or b for a, b in re.findall(r"^make ([a-z]+)|`make ([a-z]+)", README, re.M)}
     assert named <= targets
     assert "run" in named
+
+
+def test_speed_tables_are_the_recorded_benchmark():
+    result = json.loads(committed("benchmarks/results.json"))
+    shown = table(result)
+    assert shown in README
+    assert shown in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert result["machine"] in README
+
+
+@pytest.mark.parametrize("study", re.findall(r"studies/results/(search_\w+)\.json", RECIPES))
+def test_recipes_tables_are_the_recorded_searches(study):
+    cells = json.loads(committed(f"studies/results/{study}.json"))
+    rows = [
+        f"| {cell['variant']} | {cell['n']} | {cell['val_accuracy_mean'] * 100:.2f} ± "
+        f"{cell['val_accuracy_std'] * 100:.2f} % | {cell['val_loss_mean']:.4f} |"
+        for cell in sorted(cells, key=lambda cell: -cell["val_accuracy_mean"])
+    ]
+    assert "\n".join(rows) in RECIPES
