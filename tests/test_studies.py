@@ -15,7 +15,8 @@ from stages.study_file import read_study, read_yaml, trials
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
-COPIES = {name: study for name, study in STUDIES.items() if name != "comparison"}
+SEARCHES = {name: study for name, study in STUDIES.items() if name.startswith("search_")}
+COPIES = {name: study for name, study in STUDIES.items() if name not in {"comparison", *SEARCHES}}
 DOCUMENT = read_yaml(ROOT / "params.yaml")
 NAMED_ONLY = {  # by what of report.py and expected.py a study does not call, and in an error
     "stages/templates/report.html.jinja",
@@ -62,6 +63,15 @@ def test_the_comparison_has_its_90_trials_and_those_of_8_epochs():
     assert sorted((t.params.dataset, t.params.epochs, t.model, t.params.seed) for t in found) == (
         sorted((*cell, model, seed) for cell in cells for model in MODELS for seed in range(1, 6))
     )
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_is_on_validation_data_and_says_what_it_started_from(name):
+    study = SEARCHES[name]
+    assert study.evaluate == "val"
+    changed = {key for variant in study.variants.values() for key in variant}
+    assert set(study.base) >= changed
+    assert (ROOT / f"studies/results/{name}.json").exists(), "RECIPES.md quotes it"
 
 
 @pytest.mark.parametrize("name", COPIES)
