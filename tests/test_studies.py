@@ -15,7 +15,11 @@ from stages.study_file import read_study, read_yaml, trials
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
-COPIES = {name: study for name, study in STUDIES.items() if name != "comparison"}
+COPIES = {
+    name: study
+    for name, study in STUDIES.items()
+    if name != "comparison" and not name.startswith("search_")
+}
 DOCUMENT = read_yaml(ROOT / "params.yaml")
 NAMED_ONLY = {  # by what of report.py and expected.py a study does not call, and in an error
     "stages/templates/report.html.jinja",
@@ -30,6 +34,11 @@ def test_every_study_has_a_stage():
     files = {path.stem for path in (ROOT / "studies").glob("*.yaml")} - OTHERS
     assert set(STAGES) == files
     assert set(STUDIES) > {"comparison"}
+
+
+def test_searches_and_they_alone_keep_to_the_validation_set():
+    searches = {name for name in STUDIES if name.startswith("search_")}
+    assert searches == {name for name, study in STUDIES.items() if study.evaluate == "val"}
 
 
 @pytest.mark.parametrize("name", STAGES)
