@@ -33,6 +33,11 @@ def test_every_study_has_a_stage():
     assert set(STUDIES) > {"comparison"}
 
 
+def test_searches_and_they_alone_keep_to_the_validation_set():
+    searches = {name for name in STUDIES if name.startswith("search_")}
+    assert searches == {name for name, study in STUDIES.items() if study.evaluate == "val"}
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_its_file_and_on_all_that_a_study_imports(name):
     needed = files_of("stages/study.py") - NAMED_ONLY
