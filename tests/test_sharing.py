@@ -70,7 +70,7 @@ def test_what_one_shares_a_teammate_gets(author, mate, tmp_path):
     assert not mate.path(MODEL).exists()
     run(mate, get_run)
     assert mate.path(MODEL).read_bytes() == committed
-    assert "up to date" in mate.dvc("status")
+    assert "up to date" in mate.dvc("status", "dvc.yaml")
     run(mate, get_experiment, EXPERIMENT="wider")
     assert mate.path(MODEL).read_bytes() == tried
     assert yaml.safe_load(mate.read("params.yaml"))["lstm"]["units"] == [24]
@@ -99,7 +99,7 @@ def test_a_conflict_in_the_lock_is_solved_as_the_readme_says(work):
     work.path("params.yaml").write_text(text, encoding="utf-8")
     said = run(work, block("Sharing", 2))
     assert re.findall(r"Running stage '(\w+)'", said) == ["evaluate", "report"]
-    assert "up to date" in work.dvc("status")
+    assert "up to date" in work.dvc("status", "dvc.yaml")
     assert not work.run("git", "status", "--short").stdout
     assert len(work.run("git", "log", "-1", "--format=%P").stdout.split()) == 2
 
