@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ IDENTITY = {
 }
 FOREIGN = ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")  # variables
 LEFT_OUT = ("__pycache__", "*.pyc", "trials")  # of the folders copied
+# A shell starts what it runs in the background with Ctrl-C ignored, which programs hand on to
+# those that they start; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens on "discard": a network that is not there
 
 # The smallest run that still does all that a real one does. Every key that a test relies on is

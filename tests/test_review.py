@@ -78,7 +78,7 @@ def test_a_stale_lock_names_the_stages(branch):
 
 def test_many_parameters_fold_away(branch):
     keys = ("dropout", "learning_rate", "weight_decay", "label_smoothing", "zoom")
-    branch.set({f"{model}.{key}": 0.01 for key in keys for model in ("cnn", "lstm", "hybrid")})
+    branch.set({f"{model}.{key}": 0.013 for key in keys for model in ("cnn", "lstm", "hybrid")})
     branch.commit("another recipe, not reproduced")
     shown, folded = review(branch).split("<details><summary>All changed parameters (15)")
     assert "cnn.zoom" in folded
