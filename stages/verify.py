@@ -174,7 +174,7 @@ def fingerprints(folder: Path, whole: bool = True) -> dict[str, str]:
         dvc.lock: a whole folder as DVC sums it up; figures, which only quote the rest, are left.
     """
     lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
-    # DVC lists siblings in the order in which they first ran; that says nothing of what was made.
+    # DVC lists siblings in the order in which they first ran, which follows Python's hash seed.
     found = {"dvc.lock": digest(json.dumps(without_timed(lock), sort_keys=True).encode())}
     for stage in lock["stages"].values():
         for out in stage.get("outs", []):

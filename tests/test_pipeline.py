@@ -29,7 +29,9 @@ def author(project: Project) -> list[str]:
 
 
 def test_repro_runs_every_stage_and_leaves_what_it_declares(pipeline):
-    assert ran(pipeline.first_output) == list(STAGES)
+    order = ran(pipeline.first_output)
+    assert sorted(order) == sorted(STAGES)  # DVC orders the trainings as it likes
+    assert (order[0], order[-2:]) == ("prepare", ["evaluate", "report"])
     assert pipeline.run("git", "status", "--short").stdout == ""
     evaluation = json.loads(pipeline.read("metrics/evaluation.json"))
     for name in (*MODELS, "ensemble"):

@@ -62,6 +62,18 @@ def test_seconds_may_differ_and_nothing_else(pipeline, clone, capsys):
     assert verdict(clone, pipeline, capsys)[:2] == (False, ["metrics/results.csv"])
 
 
+def test_the_order_of_siblings_in_the_lock_may_differ(pipeline, clone, capsys):
+    """DVC runs them in the order of Python's hashes, which differs from process to process."""
+    lock = yaml.safe_load(clone.read("dvc.lock"))
+    lock["stages"] = dict(reversed(lock["stages"].items()))
+    clone.path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
+    assert clone.read("dvc.lock") != pipeline.read("dvc.lock")
+    assert verdict(clone, pipeline, capsys)[0]
+    lock["stages"]["report"]["cmd"] += " "
+    clone.path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
+    assert verdict(clone, pipeline, capsys)[1] == ["dvc.lock"]
+
+
 @pytest.mark.parametrize(
     "name", ["metrics/evaluation.json", "plots/history/lstm.csv", "plots/readme/per_class.png"]
 )
