@@ -26,9 +26,9 @@ import joblib
 import numpy as np
 import yaml
 
-from stages.cluster import connected, run_jobs
 from stages.digests import STAGES
 from stages.files import run, write_json
+from stages.study.cluster import connected, run_jobs
 from stages.train import processor
 
 MEASURED = Path("studies/measured")
@@ -139,7 +139,7 @@ def overhead(jobs: int) -> dict[str, Any]:
     result = nothing(0, *arrays, log=lines.append)
     return {
         "jobs": jobs,
-        "code_bytes": sum(path.stat().st_size for path in STAGES.glob("*.py")),
+        "code_bytes": sum(path.stat().st_size for path in STAGES.rglob("*.py")),
         "result_bytes": len(pickle.dumps((result, lines))),
         "seconds_a_trial_and_core": round(seconds * slots / jobs, 3),
         "driver_cpu_seconds_a_trial": round(cpu / jobs, 5),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stages import cluster
-from stages.cluster import ATTEMPTS, connected, run_jobs
 from stages.files import StageError
+from stages.study import cluster
+from stages.study.cluster import ATTEMPTS, connected, run_jobs
 
 # Not imported here: what `connected` sets must be there before.
 if not cluster.has_ray():
@@ -162,7 +162,7 @@ def test_without_ray_one_line_says_how_to_install_it(monkeypatch):
 
 def test_an_address_where_no_cluster_is_ends_in_one_line(tmp_path):
     code = (
-        "from stages.cluster import connected\nfrom stages.files import run\n"
+        "from stages.study.cluster import connected\nfrom stages.files import run\n"
         "def main():\n    with connected(0): pass\nrun(main)"
     )
     done = subprocess.run(

@@ -37,8 +37,8 @@ def imported(path: str) -> set[str]:
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             modules = (
-                [f"stages.{alias.name}" for alias in node.names]
-                if node.module == "stages"
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if (ROOT / node.module.replace(".", "/")).is_dir()
                 else [node.module]
             )
         elif isinstance(node, ast.Import):

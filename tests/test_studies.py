@@ -11,7 +11,7 @@ from test_dvc_yaml import files_of, paths
 
 from stages.expected import PUBLISHED, Published, read_entries
 from stages.params import MODELS, Params, Prepare, Train
-from stages.study_file import read_study, read_yaml, trials
+from stages.study.file import read_study, read_yaml, trials
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
@@ -40,7 +40,7 @@ def test_searches_and_they_alone_keep_to_the_validation_set():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_its_file_and_on_all_that_a_study_imports(name):
-    needed = files_of("stages/study.py") - NAMED_ONLY
+    needed = files_of("stages/study/__main__.py") - NAMED_ONLY
     assert set(paths(STAGES[name]["deps"])) == needed | {f"studies/{name}.yaml"}
     assert STAGES[name]["cmd"] == f"python -m stages.study studies/{name}.yaml"
     assert STAGES[name]["wdir"] == ".."

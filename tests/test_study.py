@@ -14,10 +14,10 @@ import pytest
 import yaml
 from conftest import TINY, Project
 
-from stages.cluster import has_ray
 from stages.params import MODELS
-from stages.study import prepare_all
-from stages.study_file import Study, trials
+from stages.study.cluster import has_ray
+from stages.study.driver import prepare_all
+from stages.study.file import Study, trials
 
 if not has_ray():
     pytest.skip("Ray is not installed: studies/requirements.txt", allow_module_level=True)

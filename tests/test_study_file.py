@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stages.files import StageError
 from stages.params import MODELS, parse_params
-from stages.study_file import Study, changed_settings, flat, read_study, trials
+from stages.study.file import Study, changed_settings, flat, read_study, trials
 
 VALUES = {
     "dataset": st.sampled_from(["mnist", "digits", "own.npz"]),

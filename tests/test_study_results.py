@@ -8,9 +8,9 @@ from scipy import stats
 
 from stages.params import parse_params
 from stages.statistics import holm
-from stages.study_file import Study, trials
-from stages.study_page import page
-from stages.study_results import cells, command, paired, row, spread
+from stages.study.file import Study, trials
+from stages.study.page import page
+from stages.study.results import cells, command, paired, row, spread
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from test_study import rows, write_study
 
-from stages.cluster import connected, has_ray, run_jobs
+from stages.study.cluster import connected, has_ray, run_jobs
 
 if not has_ray():
     pytest.skip("Ray is not installed: studies/requirements.txt", allow_module_level=True)

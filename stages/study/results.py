@@ -18,7 +18,7 @@ from scipy import stats
 from stages.params import Params
 from stages.report import settings as as_settings
 from stages.statistics import CONFIDENCE, holm
-from stages.study_file import Trial, changed_settings
+from stages.study.file import Trial, changed_settings
 
 FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
 COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")

@@ -2,7 +2,7 @@
 
     python -m stages.study studies/comparison.yaml
 
-`stages/study_file.py` says what a study's file holds. Every finished trial is kept at once in
+`stages/study/file.py` says what a study's file holds. Every finished trial is kept at once in
 `studies/trials/`, named by a digest of what determines it, with its log: run again after an
 interruption, or with a larger grid, only what is missing is trained. Writes
 `studies/results/NAME.csv` (a row a trial), `NAME.json` (means, spreads, comparisons) and
@@ -23,14 +23,14 @@ from typing import Any
 import joblib
 import numpy as np
 
-from stages.cluster import Outcome, Progress, connected, run_jobs
 from stages.datasets import load_dataset
-from stages.files import StageError, read_json, run, write_csv, write_json, write_text
+from stages.files import StageError, read_json, write_csv, write_json, write_text
 from stages.params import PARAMS_FILE, Params, parse_params
 from stages.prepare import manifest, split
-from stages.study_file import Study, Trial, read_study, read_yaml, trials
-from stages.study_page import page
-from stages.study_results import cells, row
+from stages.study.cluster import Outcome, Progress, connected, run_jobs
+from stages.study.file import Study, Trial, read_study, read_yaml, trials
+from stages.study.page import page
+from stages.study.results import cells, row
 from stages.trial import Job, make_job, run_trial
 
 TRIALS = Path("studies/trials")
@@ -46,7 +46,9 @@ class Data:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run a study, or what is missing of it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.study", description="Run a study, or what is missing of it."
+    )
     parser.add_argument("study", type=Path, help="its file, studies/NAME.yaml")
     parser.add_argument("--cpus", type=int, help="a trial's, instead of the file's; 0 = all")
     parser.add_argument("--list", action="store_true", help="only say what there is to do")
@@ -233,7 +235,3 @@ def report_missing(failures: Sequence[Outcome], jobs: Sequence[Job]) -> None:
         )
     if lost:
         raise StageError(f"{len(lost)} of {len(jobs)} trials are missing; run the study again")
-
-
-if __name__ == "__main__":
-    run(main)

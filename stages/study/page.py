@@ -13,7 +13,7 @@ from stages import figures
 from stages.expected import Published, published
 from stages.params import MODELS
 from stages.report import render
-from stages.study_file import Study
+from stages.study.file import Study
 from stages.verdict import SIGNIFICANT, p_text
 
 TEMPLATE = "study.html.jinja"
@@ -25,7 +25,7 @@ KEYS = ("dataset", "model", "epochs")
 def page(
     name: str, study: Study, cells: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Return the page as HTML; `cells` and `rows` are those of `stages.study_results`."""
+    """Return the page as HTML; `cells` and `rows` are those of `stages.study.results`."""
     figure = "accuracy" if study.evaluate == "test" else "val_accuracy"
     known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets(cells)}
     return render(
