@@ -143,10 +143,10 @@ def test_arrays_travel_once_and_arrive_as_they_were():
 @pytest.mark.usefixtures("local")
 def test_workers_run_the_code_as_it_was_when_the_study_started():
     def work(job, log):
-        import stages.trial
+        import stages.study.trial
 
         log(f"job {job}")
-        return {"file": stages.trial.__file__}
+        return {"file": stages.study.trial.__file__}
 
     file = Path(run_all([0], work)[0].result["file"])
     assert file.name == "trial.py"

@@ -3,6 +3,6 @@
     python -m stages.study studies/comparison.yaml
 
 `driver` runs what is missing of a study and writes its results; `file` reads its YAML into trials;
-`cluster` runs many at once, with Ray; `results` gives means, spreads and comparisons over seeds;
-`page` shows them.
+`trial` is one of them, as the pipeline would run it; `cluster` runs many at once, with Ray;
+`results` gives means, spreads and comparisons over seeds; `page` shows them.
 """

@@ -31,7 +31,7 @@ from stages.study.cluster import Outcome, Progress, connected, run_jobs
 from stages.study.file import Study, Trial, read_study, read_yaml, trials
 from stages.study.page import page
 from stages.study.results import cells, row
-from stages.trial import Job, make_job, run_trial
+from stages.study.trial import Job, make_job, run_trial
 
 TRIALS = Path("studies/trials")
 RESULTS = Path("studies/results")
