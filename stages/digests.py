@@ -21,14 +21,13 @@ def json_digest(value: Any) -> str:
 def code_digest(modules: Iterable[str], folder: Path = STAGES) -> str:
     """Return the digest of modules of `stages/`, by name: of what they do, not of their layout.
 
-    Comments, docstrings and line breaks are left out, and in which package a module is, so that
-    mending a sentence or moving a file does not throw away what has been computed.
+    Comments, docstrings and line breaks are left out, so that mending a sentence does not throw
+    away what has been computed.
     """
-    found = {}
-    for name in modules:
-        (path,) = folder.rglob(f"{name}.py")  # an error where two packages have the name
-        found[name] = _without_docstrings(path.read_text(encoding="utf-8"))
-    return json_digest(found)
+    return json_digest({
+        name: _without_docstrings((folder / f"{name}.py").read_text(encoding="utf-8"))
+        for name in modules
+    })  # fmt: skip
 
 
 def _without_docstrings(source: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -284,3 +287,13 @@ def test_batches_reach_the_backend_whole_in_order_and_without_the_tuner_that_sle
     assert [len(y) for _, y in batches] == [4, 2]
     np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), IMAGES)
     np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), data.y)
+
+
+def test_what_keras_imports_for_nothing_is_left_out_and_can_be_imported_afterwards():
+    code = (
+        "import sys; from stages.backend import OPTIONAL, Threads, configure;"
+        "configure(Threads(1, 1, 1), seed=1);"
+        "assert 'keras' in sys.modules and not sys.modules.keys() & {*OPTIONAL};"
+        "import matplotlib.pyplot, stages.statistics"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -21,7 +21,7 @@ from stages.params import MODELS, Convolutional, parse_params
 
 # The modules that the figures come from. What data they get is in the data's digests, what
 # parameters in the parameters; how a run is timed and reported does not change them.
-CODE = ("backend", "models", "statistics", "training", "trial")
+CODE = ("backend", "models", "statistics", "training", "study/trial")
 LIBRARIES = ("keras", "tensorflow", "numpy")
 
 
