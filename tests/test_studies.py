@@ -11,7 +11,7 @@ from test_dvc_yaml import files_of, paths
 
 from stages.expected import PUBLISHED, Published, read_entries
 from stages.params import MODELS, Params, Prepare, Train
-from stages.study.file import read_study, read_yaml, trials
+from stages.study.file import flat, read_study, read_yaml, trials
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
@@ -98,7 +98,17 @@ def test_a_published_setting_takes_nothing_from_params_yaml(name):
     }
     needed = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
     assert set(COPIES[name].variants["published recipe"]) == needed - {"train.threads"}
-    assert COPIES[name].variants["our recipe"] == {}
+
+
+def test_our_recipe_is_that_of_params_yaml_or_where_the_data_has_its_own_the_comparisons():
+    (own,) = STUDIES["comparison"].when
+    for study in COPIES.values():
+        datasets = {dataset for grid in study.grid for dataset in grid["dataset"]}
+        models = {model for grid in study.grid for model in grid["model"]}
+        wanted = flat(own["set"]) if datasets == {own["dataset"]} else {}
+        assert study.variants["our recipe"] == {
+            key: value for key, value in wanted.items() if key.split(".")[0] in models
+        }
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -150,3 +160,13 @@ def test_the_root_pipeline_does_not_run_the_studies(pipeline):
     assert "'studies/dvc.yaml:mnist_row_lstm'" in pipeline.dvc(
         "repro", "--dry", "--allow-missing", "studies/dvc.yaml:mnist_row_lstm"
     )
+
+
+def test_the_command_for_fashion_mnist_is_the_recipe_of_the_comparison():
+    (own,) = STUDIES["comparison"].when
+    text = (ROOT / "studies/RECIPES.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^dvc exp run ((?:.*\\\n)*.*)$", text, re.M)
+    settings = dict(re.findall(r"-S (\S+)=(\S+)", command))
+    assert settings.pop("dataset") == own["dataset"]
+    assert settings.pop("epochs") == "8"
+    assert {key: yaml.safe_load(value) for key, value in settings.items()} == flat(own["set"])
