@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, build_opener
@@ -216,12 +217,40 @@ def download(url: str, destination: Path, check: Callable[[Path], object]) -> No
 
 
 def _fetch(url: str, destination: Path) -> None:
-    opener = build_opener(_HttpsOnly)
+    """Receive a file in a thread, which is left to itself where it is not done at the deadline.
+
+    A socket's own timeout starts anew with each byte, of the headers too.
+    """
     deadline = monotonic() + DEADLINE
-    with opener.open(url, timeout=TIMEOUT) as response, destination.open("wb") as file:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _receive(url, destination, deadline)
+        except Exception as error:  # raised below, in the thread that waits
+            failures.append(error)
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    if thread.is_alive():
+        raise TimeoutError(f"not done after {DEADLINE} s")
+    if failures:
+        raise failures.pop()  # not kept here: its traceback holds this frame, and sockets
+
+
+def _receive(url: str, destination: Path, deadline: float) -> None:
+    """Write what a server answers to a file, as long as the deadline has not passed."""
+    with build_opener(_HttpsOnly).open(url, timeout=TIMEOUT) as response:
         length = response.headers.get("Content-Length", "")
         size = int(length) if length.isdecimal() else 0
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=url.split("/")[-1]) as bar:
+        if monotonic() > deadline:  # nobody waits any more, the folder may be gone
+            return
+        name = url.split("/")[-1]
+        with (
+            destination.open("wb") as file,
+            tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar,
+        ):
             while chunk := response.read1(1 << 16):  # what is there: drops would pass the deadline
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -229,8 +258,8 @@ def _fetch(url: str, destination: Path) -> None:
                     raise URLError(f"more than {MAX_DOWNLOAD} bytes")
                 if monotonic() > deadline:
                     raise TimeoutError(f"not done after {DEADLINE} s")
-        if size and file.tell() != size:
-            raise URLError(f"cut short at {file.tell()} of {size} bytes")
+            if size and file.tell() != size:
+                raise URLError(f"cut short at {file.tell()} of {size} bytes")
 
 
 # --- containers ---------------------------------------------------------------------------

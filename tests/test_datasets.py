@@ -405,6 +405,7 @@ class Server:
         self.requests: list[str] = []
         self.redirect = ""
         self.pause = 0.0  # seconds before each byte; 0: all at once
+        self.drips_headers = False  # does so for ever
         self.closing = False
         outer = self
 
@@ -413,6 +414,9 @@ class Server:
                 outer.requests.append(self.path)
                 answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 status, body, length = answer
+                while outer.drips_headers and not outer.closing:
+                    self.wfile.write(b"H")
+                    time.sleep(0.02)
                 self.send_response(status)
                 if outer.redirect:
                     self.send_header("Location", outer.redirect)
@@ -583,6 +587,17 @@ def test_a_length_that_is_no_number_is_none(server, remote, tmp_path):
 def test_a_server_that_drips_is_left_at_the_deadline(server, remote, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "DEADLINE", 0.5)
     server.pause = 0.05  # seconds between bytes: the whole file would take minutes
+    started = time.monotonic()
+    assert "not done after 0.5 s" in refused(lambda: load_remote(remote))
+    assert time.monotonic() - started < 30
+    assert len(server.requests) == 3
+    assert names(cached(tmp_path).parent) == []
+
+
+def test_a_server_that_drips_headers_is_left_too(server, remote, tmp_path, monkeypatch):
+    """Each byte is in time for the socket, and the answer never begins."""
+    monkeypatch.setattr(datasets, "DEADLINE", 0.5)
+    server.drips_headers = True
     started = time.monotonic()
     assert "not done after 0.5 s" in refused(lambda: load_remote(remote))
     assert time.monotonic() - started < 30
