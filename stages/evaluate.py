@@ -26,7 +26,7 @@ from stages.params import ENSEMBLE, MODELS, load_params
 from stages.prepared import read_manifest, read_split
 from stages.statistics import class_scores, compare_all, details, reliability, summary
 
-TIMED_CALLS = {1: 30, 256: 5}  # images a call: calls, of which the median counts
+TIMED_CALLS = {1: 15, 256: 3}  # images a call: calls, of which the median counts
 
 
 def main() -> None:

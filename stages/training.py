@@ -26,6 +26,7 @@ from stages.params import Model, Train
 STEPS_PER_EXECUTION = 32  # steps the backend runs without returning to Python
 WARMUP_START = 1 / 25  # of the peak rate; the values of fastai's one-cycle (Smith, 2018)
 FINAL_RATE = 1e-3  # of the peak rate
+RELEASE = 32  # steps after which the pages read so far are let go: memory does not follow the data
 PREDICTION_BATCH = 250  # images a step where nothing is learned
 DIVERGED = 3  # times the loss of guessing, ln(classes), over a whole epoch: that is no learning
 
@@ -63,7 +64,7 @@ class Epoch(keras.utils.PyDataset):
             random = np.random.default_rng((self.seed, self.epoch, step))
             height, width = inputs["image"].shape[1:3]
             inputs["transform"] = transforms(random, len(chosen), (height, width), self.section)
-        if step == len(self) - 1:
+        if step % RELEASE == RELEASE - 1 or step == len(self) - 1:
             self.data.release()
         return inputs, self.data.y[chosen]
 
