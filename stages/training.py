@@ -26,7 +26,7 @@ from stages.params import Model, Train
 STEPS_PER_EXECUTION = 32  # steps the backend runs without returning to Python
 WARMUP_START = 1 / 25  # of the peak rate; the values of fastai's one-cycle (Smith, 2018)
 FINAL_RATE = 1e-3  # of the peak rate
-RELEASE = 32  # steps after which the pages read so far are let go: memory does not follow the data
+RELEASE = 16  # steps after which what was read of the data's file need not stay in memory
 PREDICTION_BATCH = 250  # images a step where nothing is learned
 DIVERGED = 3  # times the loss of guessing, ln(classes), over a whole epoch: that is no learning
 
@@ -39,7 +39,10 @@ class Arrays:
     y: np.ndarray
 
     def release(self) -> None:
-        """Let the system drop the mapped pages read so far; they stay in its file cache."""
+        """Let the system drop the mapped pages read so far; they stay in its file cache.
+
+        Linux maps more than the images that are read, with large pages soon the whole file.
+        """
         mapped = getattr(self.x, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
