@@ -25,7 +25,7 @@ from stages.prepared import PREPARED
 from stages.train import processor
 
 PUBLISHED_EPOCHS = 10
-OUR_EPOCHS = {"cnn": 3, "lstm": 4}  # the fewest that pass, tried on the validation set
+OUR_EPOCHS = {"cnn": 5, "lstm": 4}  # of our schedule: more take longer, too few do not get there
 
 
 def main() -> None:
