@@ -132,6 +132,10 @@ def test_a_larger_grid_runs_what_is_new_and_a_failure_is_told(studied):
     assert len(now) == 5
     assert {path: now[path] for path in before} == before
     assert len(rows(studied)) == 5
+    cells = json.loads(studied.read("studies/results/tiny.json"))
+    (lstm,) = (cell for cell in cells if cell["model"] == "lstm")
+    mean, deviation = (100 * lstm[f"accuracy_{part}"] for part in ("mean", "std"))
+    assert f"| {mean:.2f} ± {deviation:.2f} (n = 3) |" in done.stdout, "the table, at the end"
 
 
 def test_results_are_a_row_a_trial_a_cell_and_a_page(studied):

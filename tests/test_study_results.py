@@ -10,7 +10,7 @@ from stages.params import parse_params
 from stages.statistics import holm
 from stages.study.file import Study, trials
 from stages.study.page import page
-from stages.study.results import cells, command, paired, row, spread
+from stages.study.results import cells, command, paired, row, spread, table
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -107,6 +107,55 @@ def test_a_trials_line_repeats_it_as_an_experiment(results):
     written = row(*found[0], digest="d", committed=committed)
     assert written["command"] == line
     assert list(written)[:4] == ["dataset", "model", "epochs", "seed"]
+
+
+def test_the_table_has_models_side_by_side_with_what_was_published(results):
+    entry = {"dataset": "digits", "loss": None, "source": "somebody", "note": None}
+    study, found, committed = results(
+        {"model": ["cnn", "lstm"], "epochs": [1, 2], "seed": [1, 2, 3]},
+        published=[
+            entry | {"model": "cnn", "epochs": 2, "accuracy": 0.91},
+            entry | {"model": "lstm", "epochs": None, "accuracy": 0.8},
+            entry | {"model": "lstm", "epochs": 3, "accuracy": 0.7},
+            entry | {"model": "lstm", "epochs": 1, "accuracy": 0.6, "dataset": "mnist"},
+        ],
+    )
+    made = cells(found[:-1], committed)
+
+    def shown(model: str, epochs: int) -> str:
+        values = [
+            100 * figures["accuracy"]
+            for trial, figures in found[:-1]
+            if (trial.model, trial.params.epochs) == (model, epochs)
+        ]
+        return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} (n = {len(values)})"
+
+    assert table(study, made).splitlines() == [
+        "| data | epochs | cnn | lstm | published |",
+        "| --- | --: | --: | --: | --- |",
+        f"| digits | 1 | {shown('cnn', 1)} | {shown('lstm', 1)} | lstm 80.00* |",
+        f"| digits | 2 | {shown('cnn', 2)} | {shown('lstm', 2)} | cnn 91.00, lstm 80.00* |",
+    ]
+
+
+def test_the_table_of_a_search_has_its_variants_and_nothing_published(results):
+    study, found, committed = results(
+        {"model": ["cnn"], "epochs": [1], "seed": [1]}, evaluate="val", variants={"a|b": {}}
+    )
+    (_, figures), *_ = found
+    assert table(study, cells(found, committed)).splitlines()[::2] == [
+        "| data | variant | epochs | cnn |",
+        f"| digits | a\\|b | 1 | {100 * figures['val_accuracy']:.2f} |",
+    ]
+
+
+@pytest.mark.parametrize(("reached", "told"), [(0.9944, " (below 99.45)"), (0.9945, "")])
+def test_a_mean_below_its_floor_says_so_in_the_table(results, reached, told):
+    grid = {"dataset": ["mnist"], "model": ["cnn"], "epochs": [10], "seed": [1]}
+    for others, word in (({}, told), ({"variants": {"theirs": {}}}, "")):
+        study, found, committed = results(grid, published=[], **others)
+        found = [(trial, figures | {"accuracy": reached}) for trial, figures in found]
+        assert f"{100 * reached:.2f}{word} |" in table(study, cells(found, committed))
 
 
 @pytest.mark.parametrize("evaluate", ["test", "val"])

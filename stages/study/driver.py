@@ -30,7 +30,7 @@ from stages.prepare import manifest, split
 from stages.study.cluster import Outcome, Progress, connected, run_jobs
 from stages.study.file import Study, Trial, read_study, read_yaml, trials
 from stages.study.page import page
-from stages.study.results import cells, row
+from stages.study.results import cells, row, table
 from stages.study.trial import Job, make_job, run_trial
 
 TRIALS = Path("studies/trials")
@@ -212,14 +212,18 @@ def write_results(
     finished: Sequence[tuple[Trial, Mapping[str, Any], str]],
     committed: Params,
 ) -> None:
-    """Write the study's CSV, JSON and page."""
+    """Write the study's CSV, JSON and page, and print its table."""
     rows = [row(trial, result, digest, committed) for trial, result, digest in finished]
     columns = list(dict.fromkeys(key for line in rows for key in line))
     write_csv(RESULTS / f"{name}.csv", [{c: line.get(c, "") for c in columns} for line in rows])
     found = cells([(trial, result) for trial, result, _ in finished], committed)
     write_json(RESULTS / f"{name}.json", found)
     write_text(RESULTS / f"{name}.html", page(name, study, found, rows))
-    print(f"wrote {RESULTS / name}.csv, .json and .html")
+    part = "test" if study.evaluate == "test" else "validation"
+    counts = [cell["n"] for cell in found]
+    seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+    print(f"\n{part} accuracy, %, mean ± standard deviation over {seeds} seeds:\n")
+    print(f"{table(study, found)}\nwrote {RESULTS / name}.csv, .json and .html")
 
 
 def report_missing(failures: Sequence[Outcome], jobs: Sequence[Job]) -> None:

@@ -10,16 +10,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from stages import figures
-from stages.expected import Published, published
+from stages.expected import Published
 from stages.params import MODELS
 from stages.report import render
 from stages.study.file import Study
+from stages.study.results import KEYS, beside, of_dataset, settings_of
 from stages.verdict import SIGNIFICANT, p_text
 
 TEMPLATE = "study.html.jinja"
 LINES = ("-", "--", ":", "-.")  # of the variants, in their order; their marks are filled so:
 FILLS = ("full", "left", "bottom", "none")
-KEYS = ("dataset", "model", "epochs")
 
 
 def page(
@@ -62,28 +62,6 @@ def page(
 
 def datasets(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(cell["dataset"] for cell in cells))
-
-
-def of_dataset(study: Study, cells: Sequence[Mapping[str, Any]], dataset: str) -> list[Published]:
-    """Return what was published for a data set: by the study's file, else by everybody known."""
-    if study.published is not None:
-        return [entry for entry in study.published if entry.dataset == dataset]
-    return published(dataset, [cell["epochs"] for cell in cells if cell["dataset"] == dataset])
-
-
-def beside(cell: Mapping[str, Any], entries: Sequence[Published]) -> list[Published]:
-    """Return the published figures that a cell compares with."""
-    return [
-        entry
-        for entry in entries
-        if entry.model == cell["model"] and entry.epochs in (None, cell["epochs"])
-    ]
-
-
-def settings_of(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a cell beyond data set, model and epochs: its variant and grid's keys."""
-    keys = list(cell)[len(KEYS) : list(cell).index("n")]
-    return {key: cell[key] for key in keys}
 
 
 def label(cell: Mapping[str, Any]) -> str:

@@ -15,20 +15,22 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from stages.expected import FLOORS, Floor, Published, published, read_entries
 from stages.params import Params
 from stages.report import settings as as_settings
 from stages.statistics import CONFIDENCE, holm
-from stages.study.file import Trial, changed_settings
+from stages.study.file import Study, Trial, changed_settings
 
 FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
 COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")
 MACHINE_KEYS = ("train.threads",)  # settings that say how a trial ran, not what it trained
 PAIRED = ("model", "variant")  # what two cells may differ in to be compared
+KEYS = ("dataset", "model", "epochs")  # of every cell; its variant and the grid's others follow
 
 
 def row(trial: Trial, result: Mapping[str, Any], digest: str, committed: Params) -> dict[str, Any]:
     """Return a trial's line of the CSV; a search has no figures of the test set."""
-    place = {key: trial.cell[key] for key in ("dataset", "model", "epochs")}
+    place = {key: trial.cell[key] for key in KEYS}
     others = {key: value for key, value in trial.cell.items() if key not in place}
     threads = result["threads"]
     return {
@@ -159,3 +161,73 @@ def paired(differences: np.ndarray) -> dict[str, Any]:
         "interval": summary["difference_interval"],
         "p": p,
     }
+
+
+# --- what is shown of them ----------------------------------------------------------------
+
+
+def settings_of(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a cell beyond data set, model and epochs: its variant and grid's keys."""
+    keys = list(cell)[len(KEYS) : list(cell).index("n")]
+    return {key: cell[key] for key in keys}
+
+
+def of_dataset(study: Study, cells: Sequence[Mapping[str, Any]], dataset: str) -> list[Published]:
+    """Return what was published for a data set: by the study's file, else by everybody known."""
+    if study.published is not None:
+        return [entry for entry in study.published if entry.dataset == dataset]
+    return published(dataset, [cell["epochs"] for cell in cells if cell["dataset"] == dataset])
+
+
+def beside(cell: Mapping[str, Any], entries: Sequence[Published]) -> list[Published]:
+    """Return the published figures that a cell compares with."""
+    return [
+        entry
+        for entry in entries
+        if (entry.dataset, entry.model) == (cell["dataset"], cell["model"])
+        and entry.epochs in (None, cell["epochs"])
+    ]
+
+
+def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return the mean accuracies as a Markdown table, models side by side.
+
+    Mean ± standard deviation over the seeds in percent, n where cells differ in it; the published
+    figures of the same epochs (* of epochs that were not stated); a mean of the committed recipe
+    that misses its floor in `studies/floors.yaml` says so.
+    """
+    figure = "accuracy" if study.evaluate == "test" else "val_accuracy"
+    floors = {
+        (floor.dataset, floor.model, floor.epochs): floor.accuracy
+        for floor in read_entries(FLOORS, Floor)
+        if study.evaluate == "test"
+    }
+    models = list(dict.fromkeys(cell["model"] for cell in cells))
+    extra = list(settings_of(cells[0]))
+    several = len({cell["n"] for cell in cells}) > 1
+    lines: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        place = [cell["dataset"], *(str(cell[key]) for key in extra), str(cell["epochs"])]
+        line = lines.setdefault(repr(place), {"place": place, "published": []})
+        text = f"{100 * cell[f'{figure}_mean']:.2f}"
+        if cell["n"] > 1:
+            text += f" ± {100 * cell[f'{figure}_std']:.2f}"
+        if several:
+            text += f" (n = {cell['n']})"
+        floor = None if extra else floors.get((cell["dataset"], cell["model"], cell["epochs"]))
+        if floor is not None and round(cell[f"{figure}_mean"], 9) < floor:
+            text += f" (below {100 * floor:.2f})"
+        line[cell["model"]] = text
+        line["published"] += [
+            f"{entry.model} {100 * entry.accuracy:.2f}{'' if entry.epochs else '*'}"
+            for entry in beside(cell, of_dataset(study, cells, cell["dataset"]))
+        ]
+    header = ["data", *extra, "epochs", *models, *(["published"] if figure == "accuracy" else [])]
+    rows = [header, ["---"] * (1 + len(extra)) + ["--:"] * (1 + len(models)) + ["---"]]
+    for line in lines.values():
+        told = [line.get(model, "") for model in models]
+        rows.append([*line["place"], *told, ", ".join(line["published"])])
+    return "".join(
+        f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row[: len(header)])} |\n"
+        for row in rows
+    )
