@@ -28,15 +28,15 @@ import yaml
 
 from stages.digests import STAGES
 from stages.files import run, write_json
+from stages.params import MODELS
 from stages.study.cluster import connected, run_jobs
 from stages.train import processor
 
 MEASURED = Path("studies/measured")
 NEEDED = ("params.yaml", "stages", "studies/published.yaml")  # by a study, of the repository
-STUDY = {
-    "description": "throughput",
-    "evaluate": "test",
-    "grid": {"dataset": ["mnist"], "model": ["cnn", "lstm", "hybrid"], "epochs": [2]},
+GRIDS = {  # of `throughput`: long trials are all training, short ones start, import and trace
+    "mnist": {"dataset": ["mnist"], "epochs": [2]},
+    "digits": {"dataset": ["digits"], "epochs": [20], "train.batch_size": [32]},
 }
 WAYS = {"one after another, all threads": 0, "packed, one core each": 1}  # cpus of a trial
 ARRAYS = {"x_train": (54_000, 28, 28, 1), "y_train": (54_000, 4), "x_test": (10_000, 28, 28, 1)}
@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=500, help="of overhead")
     arguments = parser.parse_args()
     if arguments.what == "throughput":
-        found = throughput(arguments.rounds, arguments.seeds)
+        found = {
+            name: throughput(name, grid, arguments.rounds, arguments.seeds)
+            for name, grid in GRIDS.items()
+        }
     else:
         found = overhead(arguments.jobs)
     machine = {"processor": processor(), "cores": joblib.cpu_count()}
@@ -62,19 +65,21 @@ def main() -> None:
 # --- throughput ---------------------------------------------------------------------------
 
 
-def throughput(rounds: int, seeds: int) -> dict[str, Any]:
+def throughput(name: str, grid: dict[str, list], rounds: int, seeds: int) -> dict[str, Any]:
     """Run the same trials in both ways, in turn; the wall time holds the start of Ray as well."""
-    study = STUDY | {"grid": STUDY["grid"] | {"seed": list(range(1, seeds + 1))}}
-    trials = len(STUDY["grid"]["model"]) * seeds
+    grid = grid | {"model": list(MODELS), "seed": list(range(1, seeds + 1))}
+    study = {"description": "throughput", "evaluate": "test", "grid": grid}
+    trials = len(MODELS) * seeds
     hourly: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way, cpus in WAYS.items():
             seconds = timed_study(study, cpus)
             hourly[way].append(trials * 3600 / seconds)
-            print(f"{way}: {trials} trials in {seconds:.0f} s", flush=True)
+            print(f"{name}, {way}: {trials} trials in {seconds:.0f} s", flush=True)
     one, packed = hourly.values()
     ratios = [b / a for a, b in zip(one, packed, strict=True)]
     return {
+        "epochs": grid["epochs"][0],
         "trials_a_round": trials,
         "trials_per_hour": {way: [round(n, 1) for n in each] for way, each in hourly.items()},
         "ratio": {

@@ -138,6 +138,16 @@ def test_a_larger_grid_runs_what_is_new_and_a_failure_is_told(studied):
     assert f"| {mean:.2f} ± {deviation:.2f} (n = 3) |" in done.stdout, "the table, at the end"
 
 
+def test_results_of_what_is_done_can_be_had_without_training(studied):
+    before = finished(studied)
+    grown = [*GRID, {"dataset": ["digits"], "model": ["lstm"], "seed": [9]}]
+    studied.path("studies/results/tiny.csv").unlink()
+    done = studied.stage("study", write_study(studied, grid=grown), "--cpus", "0", "--results")
+    assert "5 trials, of which 4 are done" in done.stdout
+    assert len(rows(studied)) == 4
+    assert finished(studied) == before
+
+
 def test_results_are_a_row_a_trial_a_cell_and_a_page(studied):
     cells = json.loads(studied.read("studies/results/tiny.json"))
     lstm = next(cell for cell in cells if cell["model"] == "lstm")

@@ -51,7 +51,9 @@ def main() -> None:
     )
     parser.add_argument("study", type=Path, help="its file, studies/NAME.yaml")
     parser.add_argument("--cpus", type=int, help="a trial's, instead of the file's; 0 = all")
-    parser.add_argument("--list", action="store_true", help="only say what there is to do")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--list", action="store_true", help="only say what there is to do")
+    only.add_argument("--results", action="store_true", help="of what is done; train nothing")
     arguments = parser.parse_args()
     study = read_study(arguments.study)
     document = read_yaml(PARAMS_FILE)
@@ -67,7 +69,9 @@ def main() -> None:
         return
     if "RAY_ADDRESS" not in os.environ and cpus > joblib.cpu_count():
         raise StageError(f"a trial asks for {cpus} cores, of which there are {joblib.cpu_count()}")
-    failures = run_missing(list(missing.values()), data, study, cpus) if missing else []
+    failures = []
+    if missing and not arguments.results:
+        failures = run_missing(list(missing.values()), data, study, cpus)
     finished = [
         (trial, read_json(path)["result"], job.digest)
         for trial, job in zip(found, jobs, strict=True)
@@ -75,7 +79,8 @@ def main() -> None:
     ]
     if finished:
         write_results(arguments.study.stem, study, finished, committed)
-    report_missing(failures, jobs)
+    if not arguments.results:
+        report_missing(failures, jobs)
 
 
 def prepare_all(found: Sequence[Trial], study: Study) -> dict[str, Data]:
