@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from benchmarks import time_to_accuracy
 from benchmarks.growth import TIMES, repeat
 from benchmarks.multiply_adds import inference, training
 from benchmarks.time_to_accuracy import seconds_until
-from stages.files import StageError
 from stages.models import build
 from stages.params import MODELS
 
@@ -132,5 +132,19 @@ def test_seconds_until_the_accuracy_is_there():
     epochs = [{"seconds": 2.0, "val_accuracy": a} for a in (0.5, 0.9, 0.8)]
     assert seconds_until(epochs, 0.7) == 4
     assert seconds_until(epochs, 0.5) == 2
-    with pytest.raises(StageError, match=r"0\.9500"):
-        seconds_until(epochs, 0.95)
+    assert seconds_until(epochs, 0.95) is None
+
+
+def test_a_share_is_told_only_of_what_got_there_in_every_round(monkeypatch):
+    plain = [{"seconds": 10.0, "val_accuracy": 0.9}]
+    ours = {"float32": iter([0.95, 0.9, 0.92]), "bfloat16": iter([0.95, 0.89, 0.92])}
+    monkeypatch.setattr(time_to_accuracy, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(time_to_accuracy, "plain_epochs", lambda *_: plain)
+    monkeypatch.setattr(
+        time_to_accuracy,
+        "our_epochs",
+        lambda _, precision, *__: [{"seconds": 2.0, "val_accuracy": next(ours[precision])}],
+    )
+    reached, not_always = time_to_accuracy.compare("cnn", 3, None)
+    assert (reached["share"], reached["share_range"]) == (0.2, [0.2, 0.2])
+    assert (not_always["share"], not_always["our_seconds"]) == (None, [2.0, None, 2.0])

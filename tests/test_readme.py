@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bench import table
+from stages.study.file import read_study
+from stages.study.results import table as comparison_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +26,13 @@ def committed(path: str) -> str:
     if done.returncode:
         pytest.fail(f"{path} is not committed")
     return done.stdout
+
+
+def test_main_table_is_the_recorded_comparison():
+    study = read_study(ROOT / "studies/comparison.yaml")
+    assert (
+        comparison_table(study, json.loads(committed("studies/results/comparison.json"))) in README
+    )
 
 
 def test_result_table_is_the_committed_run():
