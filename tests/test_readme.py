@@ -12,10 +12,12 @@ import pytest
 
 from benchmarks.bench import table
 from stages.study.file import read_study
+from stages.study.page import verdicts
 from stages.study.results import table as comparison_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = (ROOT / "studies/README.md").read_text(encoding="utf-8")
 RECIPES = (ROOT / "studies/RECIPES.md").read_text(encoding="utf-8")
 
 
@@ -28,11 +30,17 @@ def committed(path: str) -> str:
     return done.stdout
 
 
-def test_main_table_is_the_recorded_comparison():
+def test_main_table_and_its_verdict_are_those_of_the_recorded_comparison():
     study = read_study(ROOT / "studies/comparison.yaml")
-    assert (
-        comparison_table(study, json.loads(committed("studies/results/comparison.json"))) in README
-    )
+    cells = json.loads(committed("studies/results/comparison.json"))
+    assert comparison_table(study, cells) in README
+    assert [sentence for sentence in verdicts(cells) if f"- {sentence}\n" not in README] == []
+
+
+@pytest.mark.parametrize("study", re.findall(r"holds this table to results/(\w+)\.json", STUDIES))
+def test_tables_of_the_published_settings_are_the_recorded_studies(study):
+    cells = json.loads(committed(f"studies/results/{study}.json"))
+    assert comparison_table(read_study(ROOT / f"studies/{study}.yaml"), cells) in STUDIES
 
 
 def test_result_table_is_the_committed_run():

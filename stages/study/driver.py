@@ -29,7 +29,7 @@ from stages.params import PARAMS_FILE, Params, parse_params
 from stages.prepare import manifest, split
 from stages.study.cluster import Outcome, Progress, connected, run_jobs
 from stages.study.file import Study, Trial, read_study, read_yaml, trials
-from stages.study.page import page
+from stages.study.page import page, verdicts
 from stages.study.results import cells, row, table
 from stages.study.trial import Job, make_job, run_trial
 
@@ -228,7 +228,8 @@ def write_results(
     counts = [cell["n"] for cell in found]
     seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
     print(f"\n{part} accuracy, %, mean ± standard deviation over {seeds} seeds:\n")
-    print(f"{table(study, found)}\nwrote {RESULTS / name}.csv, .json and .html")
+    print(table(study, found), *verdicts(found), sep="\n")
+    print(f"wrote {RESULTS / name}.csv, .json and .html")
 
 
 def report_missing(failures: Sequence[Outcome], jobs: Sequence[Job]) -> None:

@@ -35,8 +35,7 @@ def page(
             "study": study,
             "figure": figure,
             "part": "test" if study.evaluate == "test" else "validation",
-            "verdict": [sentence for dataset in known for sentence in verdict(
-                [cell for cell in cells if cell["dataset"] == dataset], figure)],
+            "verdict": verdicts(cells),
             "groups": [
                 {
                     "dataset": dataset,
@@ -76,7 +75,16 @@ def label(cell: Mapping[str, Any]) -> str:
 # --- words --------------------------------------------------------------------------------
 
 
-def verdict(cells: Sequence[Mapping[str, Any]], figure: str) -> list[str]:
+def verdicts(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each data set of a study: see `verdict`."""
+    figure = "accuracy" if "accuracy_mean" in cells[0] else "val_accuracy"
+    return [
+        verdict([cell for cell in cells if cell["dataset"] == dataset], figure)
+        for dataset in datasets(cells)
+    ]
+
+
+def verdict(cells: Sequence[Mapping[str, Any]], figure: str) -> str:
     """Say which cell of a data set is best at its largest number of epochs, and of which it is
     more than luck in the seeds.
     """
@@ -98,7 +106,7 @@ def verdict(cells: Sequence[Mapping[str, Any]], figure: str) -> list[str]:
         parts.append(f"more than luck in the seeds against {', '.join(told[True])}")
     if told[False]:
         parts.append(f"not distinguishable from {', '.join(told[False])}")
-    return ["; ".join(parts) + "."]
+    return "; ".join(parts) + "."
 
 
 def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
