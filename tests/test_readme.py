@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -80,6 +81,17 @@ def test_speed_tables_are_the_recorded_benchmark():
     assert shown in README
     assert shown in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
     assert result["machine"] in README
+
+
+def test_the_time_to_accuracy_is_the_recorded_one():
+    rows = json.loads(committed("benchmarks/time_to_accuracy.json"))["rows"]
+    shown = [
+        f"| {row['model']} | {row['precision']} | {row['our_epochs']} | "
+        f"{median(row['plain_seconds']):.1f} | {median(row['our_seconds']):.1f} | "
+        f"{row['share']:.2f} ({row['share_range'][0]:.2f} to {row['share_range'][1]:.2f}) |\n"
+        for row in rows
+    ]
+    assert "".join(shown) in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("study", re.findall(r"studies/results/(search_\w+)\.json", RECIPES))
