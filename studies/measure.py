@@ -4,7 +4,7 @@
     python -m studies.measure overhead       what a trial costs beside its training
 
 Writes `studies/measured/NAME.json`, which studies/README.md quotes. Run it from the repository's
-root on an otherwise idle machine; `throughput` takes about a quarter of an hour on two cores.
+root on an otherwise idle machine; `throughput` takes about twenty minutes on two cores.
 """
 
 from __future__ import annotations
