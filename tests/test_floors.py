@@ -23,14 +23,12 @@ MEANS = [floor for floor in read_entries(ROOT / FLOORS, Floor) if floor.model !=
 
 @pytest.mark.parametrize("floor", MEANS, ids=lambda f: f"{f.dataset}-{f.model}-{f.epochs}")
 def test_the_comparisons_means_reach_their_floors(floor):
-    if not COMPARISON.exists():
-        pytest.fail("the comparison has no results yet: make study STUDY=comparison")
-    (cell,) = (
-        cell
+    cells = {
+        (cell["dataset"], cell["model"], cell["epochs"]): cell
         for cell in json.loads(COMPARISON.read_text(encoding="utf-8"))
-        if (cell["dataset"], cell["model"], cell["epochs"])
-        == (floor.dataset, floor.model, floor.epochs)
-    )
+    }
+    cell = cells.get((floor.dataset, floor.model, floor.epochs))
+    assert cell is not None, "not run yet: make study STUDY=comparison"
     assert cell["n"] == SEEDS
     assert cell["accuracy_mean"] >= floor.accuracy - 1e-9
 

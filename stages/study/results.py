@@ -203,6 +203,8 @@ def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
         if study.evaluate == "test"
     }
     models = list(dict.fromkeys(cell["model"] for cell in cells))
+    datasets = dict.fromkeys(cell["dataset"] for cell in cells)
+    known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets}
     extra = list(settings_of(cells[0]))
     several = len({cell["n"] for cell in cells}) > 1
     lines: dict[str, dict[str, Any]] = {}
@@ -220,7 +222,7 @@ def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
         line[cell["model"]] = text
         line["published"] += [
             f"{entry.model} {100 * entry.accuracy:.2f}{'' if entry.epochs else '*'}"
-            for entry in beside(cell, of_dataset(study, cells, cell["dataset"]))
+            for entry in beside(cell, known[cell["dataset"]])
         ]
     header = ["data", *extra, "epochs", *models, *(["published"] if figure == "accuracy" else [])]
     rows = [header, ["---"] * (1 + len(extra)) + ["--:"] * (1 + len(models)) + ["---"]]
