@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import product
 from typing import Any
 
 import pytest
@@ -12,17 +11,15 @@ from conftest import ROOT
 from test_dvc_yaml import files_of, paths
 
 from stages.expected import PUBLISHED, Published, read_entries
-from stages.params import MODELS, Params, Prepare, Train
-from stages.study.file import flat, read_study, read_yaml, trials
+from stages.params import MODELS, Params, Prepare, Train, parse_params
+from stages.study.file import flat, read_study, read_yaml, trials, with_settings
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
 SEARCHES = {name: study for name, study in STUDIES.items() if name.startswith("search_")}
 COPIES = {name: study for name, study in STUDIES.items() if name not in {"comparison", *SEARCHES}}
 DOCUMENT = read_yaml(ROOT / "params.yaml")
-NAMED_ONLY = {  # by what of report.py and expected.py a study does not call, and in an error
-    "stages/templates/report.html.jinja",
-    "stages/templates/report.md.jinja",
+NAMED_ONLY = {  # by what of expected.py a study does not call, and in an error
     "studies/floors.yaml",
     "studies/requirements.txt",
 }
@@ -43,7 +40,8 @@ def test_searches_and_they_alone_keep_to_the_validation_set():
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_its_file_and_on_all_that_a_study_imports(name):
     needed = files_of("stages/study/__main__.py") - NAMED_ONLY
-    assert set(paths(STAGES[name]["deps"])) == needed | {f"studies/{name}.yaml"}
+    beside = {path for path in needed if not path.startswith("stages/")}
+    assert set(paths(STAGES[name]["deps"])) == {"stages", f"studies/{name}.yaml"} | beside
     assert STAGES[name]["cmd"] == f"python -m stages.study studies/{name}.yaml"
     assert STAGES[name]["wdir"] == ".."
     assert paths(STAGES[name]["outs"]) == [
@@ -112,14 +110,15 @@ def own_recipe(dataset: str, epochs: int) -> dict[str, Any]:
     return changes
 
 
-def test_our_recipe_is_that_of_params_yaml_or_where_the_data_has_its_own_the_comparisons():
-    for study in COPIES.values():
-        (grid,) = study.grid
-        for dataset, epochs in product(grid["dataset"], grid["epochs"]):
-            wanted = own_recipe(dataset, epochs).items()
-            assert study.variants["our recipe"] == {
-                key: value for key, value in wanted if key.split(".")[0] in grid["model"]
-            }
+@pytest.mark.parametrize("name", COPIES)
+def test_our_recipe_is_that_of_params_yaml_or_where_there_is_another_the_comparisons(name):
+    for trial in trials(COPIES[name], DOCUMENT, cpus=1):
+        if trial.cell["variant"] == "our recipe":
+            recipe = own_recipe(trial.params.dataset, trial.params.epochs)
+            wanted = parse_params(with_settings(DOCUMENT, recipe))
+            assert trial.section == getattr(wanted, trial.model)
+            assert trial.params.train == wanted.train.model_copy(update={"threads": 1})
+            assert trial.params.prepare == wanted.prepare
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -173,9 +172,15 @@ def test_the_root_pipeline_does_not_run_the_studies(pipeline):
     )
 
 
-def test_the_command_for_fashion_mnist_is_the_recipe_of_the_comparison():
+def test_the_commands_are_the_recipes_of_the_comparison():
     text = (ROOT / "studies/RECIPES.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^dvc exp run ((?:.*\\\n)*.*)$", text, re.M)
-    settings = dict(re.findall(r"-S (\S+)=(\S+)", command))
-    recipe = own_recipe(settings.pop("dataset"), int(settings.pop("epochs")))
-    assert {key: yaml.safe_load(value) for key, value in settings.items()} == recipe != {}
+    recipes = set()
+    for command in re.findall(r"^dvc exp run ((?:.*\\\n)*.*)$", text, re.M):
+        settings = dict(re.findall(r"-S (\S+)=(\S+)", command))
+        place = settings.pop("dataset", "mnist"), int(settings.pop("epochs"))
+        recipes.add(place)
+        recipe = own_recipe(*place)
+        assert {key: yaml.safe_load(value) for key, value in settings.items()} == recipe != {}
+    assert recipes == {("mnist", 20), ("fashion_mnist", 8), ("fashion_mnist", 20)}, (
+        "each that differs"
+    )
