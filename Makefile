@@ -31,7 +31,7 @@ run: $(VENV)/installed  ## run the whole pipeline on DATASET (digits; mnist, fas
 	@$(AUTHOR) dvc exp run $(SETTINGS)
 	@python -m stages.results
 
-test: $(VENV)/installed-tests $(VENV)/installed-studies lint  ## run all tests
+test: $(VENV)/installed-tests $(VENV)/installed-studies lint  ## run the tests, but for the slow ones (tests/README.md)
 	@python -m pytest
 
 lint: $(VENV)/installed-tests  ## check style and formatting
