@@ -206,7 +206,7 @@ def study_cell(dataset: str, model: str, epochs: int) -> dict[str, Any] | None:
     """
     found = [
         entry
-        for path in sorted(STUDIES.glob("*.json"))
+        for path in sorted(STUDIES.glob("[!.]*.json"))  # with a dot: what a kill left half written
         for entry in read_json(path)
         if (entry["dataset"], entry["model"], entry["epochs"]) == (dataset, model, epochs)
         and entry["n"] > 1

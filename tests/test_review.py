@@ -176,6 +176,16 @@ def test_only_cells_of_our_recipe_with_several_seeds_count(write_study):
     assert study_cell("digits", "lstm", 3)["n"] == 3
 
 
+def test_results_that_a_kill_left_half_written_do_not_count(write_study, tmp_path):
+    (cell_of_two,) = cells_of({3: [0.5, 0.7]})
+    write_study(cell_of_two | {"recipe": {}})
+    half = (
+        tmp_path / "studies/results/.another-abcdefgh.json"
+    )  # as `stages.files.replacing` names it
+    half.write_text('[{"n": 9', encoding="utf-8")
+    assert study_cell("digits", "lstm", 3)["n"] == 2
+
+
 def test_mcnemar_counts_the_discordant_images():
     def rows(guesses):
         return [{"actual": "1", "predicted": guess} for guess in guesses]

@@ -77,7 +77,7 @@ def test_a_study_on_two_nodes_ends_as_on_one_machine_when_a_node_is_killed(two_n
         cwd=project.folder, env=project.environment | {"RAY_ADDRESS": two_nodes.address},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    while len(list(trials.glob("*.json"))) < 3:
+    while len(list(trials.glob("[!.]*.json"))) < 3:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
     two_nodes.kill_one()
