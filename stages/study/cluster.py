@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import traceback
 from collections import deque
@@ -98,19 +99,27 @@ def connected(store_bytes: int) -> Iterator[None]:
         ignored = shutil.ignore_patterns("__pycache__", "templates")
         shutil.copytree(STAGES, Path(code) / STAGES.name, ignore=ignored)
         try:
+            _knock(address)
             ray.init(
                 **({} if address else here),
                 runtime_env={"working_dir": code},
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = f"at {address} does not answer" if address else "does not start"
             raise StageError(f"Ray {where}: {_one_line(error)}") from None
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself takes two minutes to say so."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def run_jobs(
