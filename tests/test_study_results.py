@@ -62,9 +62,12 @@ def test_the_paired_comparison_is_scipys():
     assert got["n"] == 4
 
 
-@pytest.mark.parametrize(("difference", "p"), [(0.0, 1.0), (0.25, 0.0)])
-def test_seeds_that_all_differ_alike_leave_no_doubt(difference, p):
-    assert paired(np.full(3, difference))["p"] == p
+@pytest.mark.parametrize(("images", "n", "p"), [(0, 3, 1.0), (1, 2, 0.5), (25, 5, 0.0625)])
+def test_seeds_that_all_differ_alike_are_no_certainty(images, n, p):
+    """As t-test, two seeds that differ by one image of 6,000 each would have p = 0."""
+    others = np.linspace(0.9, 0.95, n)
+    got = paired((others + images / 6000) - others)
+    assert (got["p"], got["interval"]) == (p, None)
 
 
 def test_a_cell_is_what_differs_in_the_seed_alone(results):

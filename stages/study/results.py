@@ -25,6 +25,7 @@ FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
 COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")
 MACHINE_KEYS = ("train.threads",)  # settings that say how a trial ran, not what it trained
 PAIRED = ("model", "variant")  # what two cells may differ in to be compared
+SAME = 1e-9  # accuracies that differ by less are equal but for rounding: an image weighs more
 KEYS = ("dataset", "model", "epochs")  # of every cell; its variant and the grid's others follow
 
 
@@ -151,14 +152,23 @@ def _compare(
 
 
 def paired(differences: np.ndarray) -> dict[str, Any]:
-    """Return mean difference, its 95 % interval and the paired t-test's p over seeds."""
+    """Return mean difference, its 95 % interval and the paired t-test's p over seeds.
+
+    Accuracies are counts of images, so that a few seeds may well differ by the same number: no
+    spread, of which a t-test would make certainty. Then there is no interval (None), and p is that
+    of Fisher's randomization test (1935), in which each difference could have had either sign.
+    """
     summary = spread("difference", differences)
-    constant = not summary["difference_std"]
-    p = float(differences[0] == 0) if constant else float(stats.ttest_1samp(differences, 0).pvalue)
+    n, mean = len(differences), summary["difference_mean"]
+    alike = np.ptp(differences) < SAME
+    if alike:
+        p = 1.0 if abs(mean) < SAME else 2.0 ** (1 - n)
+    else:
+        p = float(stats.ttest_1samp(differences, 0).pvalue)
     return {
-        "n": len(differences),
-        "difference": summary["difference_mean"],
-        "interval": summary["difference_interval"],
+        "n": n,
+        "difference": mean,
+        "interval": None if alike else summary["difference_interval"],
         "p": p,
     }
 
