@@ -189,3 +189,16 @@ def test_the_page_of_a_single_trial_says_that_there_is_nothing_to_compare(result
     assert "Nothing to compare" in text
     assert "Nothing published is known" in text
     assert "one seed" in text
+
+
+def test_the_page_claims_nothing_of_seeds_that_all_differ_alike(results):
+    study, found, committed = results({"model": ["cnn", "lstm"], "seed": [1, 2]}, published=[])
+    accuracies = {"cnn": 0.91, "lstm": 0.90}
+    found = [
+        (trial, figures | {"accuracy": accuracies[trial.cell["model"]] + trial.params.seed / 100})
+        for trial, figures in found
+    ]
+    rows = [row(trial, figures, "d", committed) for trial, figures in found]
+    text = page("tiny", study, cells(found, committed), rows)
+    assert "<td>+1.00</td><td>no spread</td><td>p = 0.5</td>" in text
+    assert "not distinguishable from lstm (p = 0.5)" in text
