@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import shlex
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from test_dvc_yaml import files_of, paths
 
 from stages.expected import PUBLISHED, Published, read_entries
 from stages.params import MODELS, Params, Prepare, Train, parse_params
-from stages.study.file import flat, read_study, read_yaml, trials, with_settings
+from stages.study.file import concerns, flat, read_study, read_yaml, trials, with_settings
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}
@@ -77,6 +79,26 @@ def test_a_search_is_on_validation_data_and_says_what_it_started_from(name):
     changed = {key for variant in study.variants.values() for key in variant}
     assert set(study.base) >= changed
     assert (ROOT / f"studies/results/{name}.json").exists(), "RECIPES.md quotes it"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_line_of_every_recorded_trial_repeats_what_the_file_says(name):
+    named = ("dataset", "model", "epochs", "seed", "variant")
+    made = {
+        tuple(str((trial.cell | {"seed": trial.params.seed}).get(key, "")) for key in named): trial
+        for trial in trials(STUDIES[name], DOCUMENT, cpus=1)
+    }
+    with (ROOT / f"studies/results/{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        trial = made[tuple(row.get(key, "") for key in named)]
+        words = [word for word in shlex.split(row["command"])[3:] if word != "-S"]
+        settings = {key: yaml.safe_load(value) for key, value in (w.split("=") for w in words)}
+        assert settings.keys() >= {key for key in trial.settings if concerns(trial.model, key)}
+        repeated = flat(parse_params(with_settings(DOCUMENT, settings)).model_dump())
+        for key, value in flat(trial.params.model_dump()).items():
+            assert repeated[key] == value or not concerns(trial.model, key)
 
 
 @pytest.mark.parametrize("name", COPIES)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from stages.params import parse_params
 from stages.statistics import holm
-from stages.study.file import Study, trials
+from stages.study.file import Study, trials, with_settings
 from stages.study.page import page
 from stages.study.results import cells, command, paired, row, spread, table
 
@@ -106,10 +108,23 @@ def test_a_trials_line_repeats_it_as_an_experiment(results):
     grid = {"model": ["cnn"], "seed": [1], "cnn.filters": [[4, 8]], "cnn.batch_norm": [False]}
     _, found, committed = results(grid)
     line = command(found[0][0], committed)
-    assert line == ("dvc exp run -S train.threads=1 -S 'cnn.filters=[4,8]' -S cnn.batch_norm=false")
+    assert line == (
+        "dvc exp run -S seed=1 -S train.threads=1 -S 'cnn.filters=[4,8]' -S cnn.batch_norm=false"
+    )
     written = row(*found[0], digest="d", committed=committed)
     assert written["command"] == line
     assert list(written)[:4] == ["dataset", "model", "epochs", "seed"]
+
+
+def test_a_trials_line_holds_when_params_yaml_changes_what_the_study_set(results, tiny_document):
+    base = {"cnn.dropout": 0.5, "lstm.dropout": 0.5, "epochs": 1}
+    _, ((trial, _),), _ = results({"model": ["cnn"], "seed": [1]}, base=base)
+    for dropout in (0.1, 0.5):
+        document = with_settings(tiny_document, {"cnn.dropout": dropout, "epochs": 7})
+        line = command(trial, parse_params(document))
+        settings = dict(word.split("=") for word in shlex.split(line) if "=" in word)
+        assert (settings["cnn.dropout"], settings["epochs"]) == ("0.5", "1")
+        assert "lstm.dropout" not in settings
 
 
 def test_the_table_has_models_side_by_side_with_what_was_published(results):

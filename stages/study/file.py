@@ -208,6 +208,11 @@ def changed_settings(trial: Trial, committed: Params) -> Iterator[tuple[str, Any
     """
     before, now = flat(committed.model_dump()), flat(trial.params.model_dump())
     for key, value in now.items():
-        section = key.split(".")[0]
-        if value != before[key] and (section not in MODELS or section == trial.model):
+        if value != before[key] and concerns(trial.model, key):
             yield key, value
+
+
+def concerns(model: str, key: str) -> bool:
+    """Return whether a dotted parameter is the model's own, or one that all models share."""
+    section = key.split(".")[0]
+    return section not in MODELS or section == model

@@ -19,7 +19,7 @@ from stages.expected import FLOORS, Floor, Published, published, read_entries
 from stages.params import Params
 from stages.report import settings as as_settings
 from stages.statistics import CONFIDENCE, holm
-from stages.study.file import Study, Trial, changed_settings
+from stages.study.file import Study, Trial, changed_settings, concerns, flat
 
 FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
 COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")
@@ -46,9 +46,17 @@ def row(trial: Trial, result: Mapping[str, Any], digest: str, committed: Params)
 
 
 def command(trial: Trial, committed: Params) -> str:
-    """Return the `dvc exp run` line that repeats a trial as an experiment."""
-    changes = dict(changed_settings(trial, committed))
-    return " ".join(["dvc exp run", *(f"-S {shlex.quote(s)}" for s in as_settings(changes, ""))])
+    """Return the `dvc exp run` line that repeats a trial as an experiment.
+
+    It has what the study sets too where `params.yaml` agrees, so as to hold when that changes.
+    """
+    differing = dict(changed_settings(trial, committed))
+    line = {
+        key: value
+        for key, value in flat(trial.params.model_dump()).items()
+        if key in differing or (key in trial.settings and concerns(trial.model, key))
+    }
+    return " ".join(["dvc exp run", *(f"-S {shlex.quote(s)}" for s in as_settings(line, ""))])
 
 
 def cells(
