@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import pytest
 import yaml
 from conftest import TINY, Project
@@ -157,7 +158,8 @@ def test_results_are_a_row_a_trial_a_cell_and_a_page(studied):
     assert lstm["accuracy_mean"] == pytest.approx(sum(accuracies) / len(accuracies))
     assert lstm["accuracy_std"] > 0
     assert list(mine[0])[:4] == ["dataset", "model", "epochs", "seed"]
-    assert mine[1]["command"].startswith("dvc exp run -S seed=2 ")
+    settings = f"-S dataset=digits -S seed=2 -S train.threads={joblib.cpu_count()}"
+    assert mine[1]["command"] == f"dvc exp run {settings}"
     page = studied.read("studies/results/tiny.html")
     assert page.startswith("<!doctype html>")
     assert all(row["command"] in page.replace("&#39;", "'") for row in mine)
