@@ -21,7 +21,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 SERVICE = "https://pypi.org/pypi"
-FILES = ("requirements.txt", "tests/requirements.txt")
+FILES = ("requirements.txt", "tests/requirements.txt", "studies/requirements.txt")
 TIMEOUT = 20  # seconds
 LARGEST = 2**24  # bytes of an answer
 AT_ONCE = 8

@@ -21,7 +21,7 @@ from typing import Any
 
 from stages.backend import choose_threads, configure
 from stages.files import StageError, run, write_json
-from stages.params import load_params
+from stages.params import Params, load_params
 from stages.prepared import PREPARED, read_manifest
 from stages.train import processor
 
@@ -41,9 +41,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
     arguments = parser.parse_args()
     sides = SIDES if arguments.torch else SIDES[:2]
-    manifest = read_manifest(arguments.data)
-    if manifest["image_shape"] != [28, 28, 1]:
-        raise StageError(f"{arguments.data}: the peers' layers are for images of 28×28×1")
+    manifest = checked_data(arguments.data)
+    params = load_params()
     needed = count_multiply_adds(manifest)
     bfloat16 = has_bfloat16()
 
@@ -58,7 +57,7 @@ def main() -> None:
             turn = number % len(sides)
             taken = {}
             for side in sides[turn:] + sides[:turn]:
-                answer = measure(command(side, *row, arguments))
+                answer = measure(command(side, *row, arguments, params))
                 taken[side] = answer["epochs"][-1]["seconds"]
                 facts.setdefault(row, {})[side] = answer
             if facts[row]["ours"]["parameters"] != facts[row]["keras"]["parameters"]:
@@ -75,6 +74,7 @@ def main() -> None:
     result = {
         "machine": f"{processor()}, {os.cpu_count()} cores",
         "dataset": manifest["dataset"],
+        "batch_size": params.train.batch_size,
         "rounds": arguments.rounds,
         "matmul_gflops": round(gflops, 1),
         "matmul_gflops_range": [round(min(rates), 1), round(max(rates), 1)],
@@ -84,14 +84,39 @@ def main() -> None:
     print(table(result))
 
 
-def command(side: str, model: str, precision: str, arguments: argparse.Namespace) -> list[str]:
-    """Return the command that measures one side."""
+def checked_data(folder: Path) -> dict[str, Any]:
+    """Return the manifest of the prepared arrays in `folder`.
+
+    Raises
+    ------
+    StageError
+        Their images are not what the peers' layers are for; or the pipeline has prepared another
+        data set than MNIST, as `make run` does, whose figures nobody wants in the record.
+    """
+    manifest = read_manifest(folder)
+    if manifest["image_shape"] != [28, 28, 1]:
+        raise StageError(f"{folder}: the peers' layers are for images of 28×28×1")
+    if folder == PREPARED and manifest["dataset"] != "mnist":
+        raise StageError(
+            f"{folder} has {manifest['dataset']}, the benchmarks are of mnist: "
+            "`git checkout params.yaml dvc.lock metrics plots`, or name arrays with --data"
+        )
+    return manifest
+
+
+def command(
+    side: str, model: str, precision: str, arguments: argparse.Namespace, params: Params
+) -> list[str]:
+    """Return the command that measures one side; the peers' batch and dropout are ours."""
     start = {
         "ours": [sys.executable, "-m", "benchmarks.ours"],
         "keras": [sys.executable, str(PEERS / "keras_script.py")],
         "torch": [str(arguments.torch), str(PEERS / "torch_script.py")],
     }[side]
     options = ["--precision", precision, "--fraction", str(arguments.fraction)]
+    if side != "ours":
+        options += ["--batch", str(params.train.batch_size)]
+        options += ["--dropout", str(getattr(params, model).dropout)]
     return [*start, model, str(arguments.data), *options]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench import measure
+from benchmarks.bench import checked_data, measure
 from stages.files import run, write_json
 from stages.params import MODELS
 from stages.prepared import PREPARED, read_split
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=PREPARED, help="folder of prepared arrays")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/growth.json"))
     arguments = parser.parse_args()
+    checked_data(arguments.data)
     found: dict[int, list[dict[str, Any]]] = {1: [], TIMES: []}
     with tempfile.TemporaryDirectory() as temporary:
         large = Path(temporary)

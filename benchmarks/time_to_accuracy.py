@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import PEERS, has_bfloat16, measure
+from benchmarks.bench import PEERS, checked_data, has_bfloat16, measure
 from stages.files import run, write_json
 from stages.prepared import PREPARED
 from stages.train import processor
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=PREPARED, help="folder of prepared arrays")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/time_to_accuracy.json"))
     arguments = parser.parse_args()
+    checked_data(arguments.data)
     rows = [row for model in OURS for row in compare(model, arguments.rounds, arguments.data)]
     for row in rows:
         share = "not reached" if row["share"] is None else f"{row['share']:.2f}"

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.files import StageError
-from stages.params import Count, Section
+from stages.params import Count, Section, read_yaml
 
 PUBLISHED = Path("studies/published.yaml")
 FLOORS = Path("studies/floors.yaml")
@@ -45,14 +44,9 @@ class Published(Section):
 
 def read_entries(path: Path, kind: type[Section]) -> list[Any]:
     """Read a YAML list of entries of one kind; StageError says what is wrong with which."""
+    entries = read_yaml(path, "it is part of the repository")
     try:
-        return TypeAdapter(list[kind]).validate_python(
-            yaml.safe_load(path.read_text(encoding="utf-8"))
-        )
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing; it is part of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        return TypeAdapter(list[kind]).validate_python(entries)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

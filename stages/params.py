@@ -196,16 +196,27 @@ class _Loader(yaml.SafeLoader):
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `path`; StageError says in one line what is wrong with it."""
+    return parse_params(read_yaml(path, "run stages from the repository's root"))
+
+
+def read_yaml(path: Path, hint: str = "") -> Any:
+    """Read a small YAML file.
+
+    Raises
+    ------
+    StageError
+        It is missing (then `hint` says what to do), too large to be what it should be, not YAML,
+        or has a key twice.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SIZE + 1)
     except FileNotFoundError:
-        raise StageError(f"{path} is missing; run stages from the repository's root") from None
+        raise StageError(f"{path} is missing{hint and f'; {hint}'}") from None
     if len(content) > MAX_SIZE:
         raise StageError(f"{path} has more than {MAX_SIZE} bytes; what is it?")
     try:
-        document = yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 -- a SafeLoader
+        return yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 -- a SafeLoader
     except Exception as error:  # PyYAML raises whatever its constructors raise on `!!int ""`
         reason = " ".join(str(error).split()) or type(error).__name__
         raise StageError(f"{path} is not YAML: {reason}") from None
-    return parse_params(document)

@@ -18,9 +18,10 @@ from PIL import Image, ImageOps
 from stages.backend import choose_threads, configure
 from stages.datasets import MNIST_BOX, as_mnist
 from stages.files import StageError, run
-from stages.params import MODELS, load_params
-from stages.prepared import read_manifest, read_split
+from stages.params import MODELS, load_params, read_yaml
+from stages.prepared import PREPARED, read_manifest, read_split
 
+LOCK = Path("dvc.lock")
 DIGITS = ("mnist", "digits")  # data whose images `as_mnist` resembles
 SAMPLE = 500  # training images that tell what the data's ground looks like
 SHOWN = 5  # classes
@@ -36,6 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     manifest = read_manifest()
+    check_origin(arguments.model)
     ground = border_level(read_split("train")[0][:SAMPLE])
     prepared = [
         as_input(read_picture(path), manifest["image_shape"], manifest["dataset"], ground)
@@ -46,12 +48,36 @@ def main() -> None:
     from stages.archive import load_model
     from stages.training import predict
 
-    model = load_model(Path(f"data/models/{arguments.model}.keras"))
+    path = Path(f"data/models/{arguments.model}.keras")
+    model = load_model(path)
+    fits = (*manifest["image_shape"], len(manifest["class_names"]))
+    if (*model.input_shape[1:], model.output_shape[-1]) != fits:
+        raise StageError(f"{path} is for other data than data/prepared; `dvc repro` trains it")
     probabilities = predict(model, np.stack([x for x, _ in prepared]))
     for path, (_, done), row in zip(arguments.images, prepared, probabilities, strict=True):
         print(f"{path}: {', '.join(done)}")
         for label in np.argsort(-row, kind="stable")[:SHOWN]:
             print(f"  {manifest['class_names'][label]:12} {row[label]:7.2%}")
+
+
+def check_origin(model: str) -> None:
+    """Raise StageError where `dvc.lock` says that a model was trained on other prepared data.
+
+    A run on another data set that was stopped leaves such models: their classes have no names.
+    """
+    if not LOCK.exists():
+        return
+    lock = read_yaml(LOCK)
+    try:
+        outs, deps = lock["stages"]["prepare"]["outs"], lock["stages"][f"train_{model}"]["deps"]
+        made, used = (
+            next(entry["md5"] for entry in entries if entry["path"] == str(PREPARED))
+            for entries in (outs, deps)
+        )
+    except (KeyError, StopIteration, TypeError):  # not of a whole run of `dvc repro`
+        return
+    if made != used:
+        raise StageError(f"{model} was trained on other data than {PREPARED} has now; `dvc repro`")
 
 
 def read_picture(path: Path) -> Image.Image:

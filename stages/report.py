@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -117,8 +118,16 @@ def settings(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from settings(value, f"{prefix}{key}.")
         else:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            yield f"{prefix}{key}={text.replace(' ', '')}"
+            yield f"{prefix}{key}={as_override(value)}"
+
+
+def as_override(value: Any) -> str:
+    """Return a value as `-S` takes it: by Hydra's grammar, where names may need quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        return '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
+    return str(value).replace(" ", "")
 
 
 def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader
 from scipy import stats
 
 from stages.expected import FLOORS, Floor, read_entries
 from stages.files import StageError, read_json, run, write_text
+from stages.params import MODELS, parse_params
 from stages.statistics import mcnemar
 
 OUT = Path("review")
 EVALUATION = "metrics/evaluation.json"
-STUDIES = Path("studies/results")
+TRIALS = Path("studies/trials")
 CONFIDENCE = 0.95
 CURVES = ("validation_accuracy", "validation_loss")  # of the top-level plots in dvc.yaml
 MARKDOWN = str.maketrans(
@@ -184,36 +186,49 @@ def confusion(text: str) -> list[dict[str, str]]:
 
 
 def by_study(model: str, difference: float, there: dict, here: dict) -> str:
-    """Judge a difference by the spread over seeds that studies found for both cells, if any.
+    """Judge a difference by the spread over seeds that studies found on both sides, if they did.
 
     Two single runs differ by chance by sqrt(s₁² + s₂²), times Student's quantile.
     """
-    cells = [study_cell(params["dataset"], model, params["epochs"]) for params in (there, here)]
-    if not all(cells):
+    sides = [list(over_seeds(model, params).values()) for params in (there, here)]
+    n = min(len(accuracies) for accuracies in sides)
+    if n < 2:
         return ""
-    freedom = min(found["n"] for found in cells) - 1
-    spread = sum(found["accuracy_std"] ** 2 for found in cells) ** 0.5
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * spread
+    spread = sum(np.var(accuracies, ddof=1) for accuracies in sides) ** 0.5
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread
     beyond = "beyond" if abs(difference) > reach else "within"
-    return f"{beyond} the seeds' spread, ±{reach:.2%} (study, n = {freedom + 1})"
+    return f"{beyond} the seeds' spread, ±{reach:.2%} (study, n = {n})"
 
 
-def study_cell(dataset: str, model: str, epochs: int) -> dict[str, Any] | None:
-    """Return the cell, of all studies, that tried most seeds with this project's own recipe.
+def over_seeds(model: str, params: dict[str, Any]) -> dict[int, float]:
+    """Return, by seed, the test accuracies of the recorded trials of a model with these settings.
 
-    Cells of one seed have no spread, those of a search no test figures, and those of a published
-    recipe the spread of that recipe.
+    They may differ in the seed, the threads and the sections of other models. An ensemble has none.
     """
-    found = [
-        entry
-        for path in sorted(STUDIES.glob("[!.]*.json"))  # with a dot: what a kill left half written
-        for entry in read_json(path)
-        if (entry["dataset"], entry["model"], entry["epochs"]) == (dataset, model, epochs)
-        and entry["n"] > 1
-        and "accuracy_std" in entry
-        and not entry.get("recipe")
-    ]
-    return max(found, key=lambda entry: entry["n"], default=None)
+    if model not in MODELS:
+        return {}
+    try:
+        wanted = settled(model, parse_params(params).model_dump())
+    except StageError:  # parameters of another day
+        return {}
+    found = {}
+    for path in sorted(TRIALS.glob("[!.]*.json")):  # with a dot: what a kill left half written
+        trial = read_json(path)
+        job, result = trial["job"], trial["result"]
+        if (
+            job["model"] == model
+            and "accuracy" in result
+            and settled(model, job["params"]) == wanted
+        ):
+            found[job["params"]["seed"]] = result["accuracy"]
+    return found
+
+
+def settled(model: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a run's parameters a model's accuracy follows from, but for luck."""
+    train = {key: value for key, value in params["train"].items() if key != "threads"}
+    shared = {key: params[key] for key in ("dataset", "prepare", "epochs")}
+    return shared | {"train": train, "section": params[model]}
 
 
 def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:

@@ -16,13 +16,14 @@ import resource
 import statistics
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from stages.backend import Threads, choose_threads, configure
 from stages.checkpoints import FOLDER, Checkpoint, Progress
 from stages.files import run, write_csv, write_json
-from stages.params import MODELS, Convolutional, load_params
+from stages.params import MODELS, Convolutional, Params, load_params
 from stages.prepared import read_manifest, read_split
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
@@ -35,14 +36,13 @@ def main() -> None:
 
     params = load_params()
     section = getattr(params, name)
-    batch_norm = isinstance(section, Convolutional) and section.batch_norm
-    threads = choose_threads(params.train.threads, params.train.batch_size, batch_norm)
+    manifest = read_manifest()
+    threads = threads_for(params, name, manifest["splits"]["train"]["images"])
     configure(threads, params.seed, params.train.precision)
     from stages.archive import save_model
     from stages.models import build
     from stages.training import Arrays, fit, score
 
-    manifest = read_manifest()
     train_data, val_data = Arrays(*read_split("train")), Arrays(*read_split("val"))
     model = build(name, manifest["image_shape"], len(manifest["class_names"]), section)
     print(
@@ -101,6 +101,19 @@ def main() -> None:
     )
     # All is on the disk: a later `dvc repro --force` must train, not find a finished training.
     checkpoint.remove()
+
+
+def threads_for(params: Params, name: str, images: int) -> Threads:
+    """Return the thread setting of a model's training on so many images.
+
+    Batches go through the model whole where the last one has too few images to give each part
+    one: an empty part has no mean to normalize by.
+    """
+    section = getattr(params, name)
+    batch_norm = isinstance(section, Convolutional) and section.batch_norm
+    threads = choose_threads(params.train.threads, params.train.batch_size, batch_norm)
+    last = images % params.train.batch_size or params.train.batch_size
+    return threads if last >= threads.batch_parts else replace(threads, batch_parts=1)
 
 
 def go_on(name: str, done: Progress, epochs: int) -> list[dict[str, float]]:

@@ -11,7 +11,6 @@ figure can come from anywhere but the run. Exit status 1 says that something dif
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import hashlib
 import io
@@ -32,6 +31,7 @@ import yaml
 
 from stages.files import INTERRUPTED, StageError, read_csv, read_json, run
 from stages.params import MODELS, parse_params
+from stages.study.file import with_settings
 
 # What holds seconds, or quotes them, and so is never the same twice; results.csv in part.
 TIMED = (
@@ -101,14 +101,14 @@ def verify(folder: Path, settings: list[str]) -> bool:
 
 def changed(document: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Return parameters with `key=value` settings, as `dvc exp run -S` would set them."""
-    wanted = copy.deepcopy(document)
+    values = {}
     for setting in settings:
-        dotted, _, text = setting.partition("=")
-        *sections, key = dotted.split(".")
-        target = wanted
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[key] = yaml.safe_load(text)
+        key, _, text = setting.partition("=")
+        try:
+            values[key] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise StageError(f"-S {setting}: {' '.join(str(error).split())}") from None
+    wanted = with_settings(document, values)
     parse_params(wanted)
     return wanted
 
@@ -148,6 +148,7 @@ def reproduce(folder: Path) -> None:
         "DVC_NO_ANALYTICS": "1",
     }
     log = folder.with_suffix(".log")
+    before = log.stat().st_size if log.exists() else 0  # of an earlier call's
     print(f"  {folder.name}: dvc repro (log: {log})")
     with log.open("a", encoding="utf-8") as output:
         done = subprocess.run(  # noqa: S603
@@ -155,9 +156,10 @@ def reproduce(folder: Path) -> None:
             cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     if done.returncode:
-        lines = log.read_text(encoding="utf-8").splitlines()
+        lines = log.read_bytes()[before:].decode("utf-8", "replace").splitlines()
         said = [line for line in lines if line.lower().startswith("error: ")]
-        raise ReproError(f"dvc repro failed: {(said or lines)[0].removeprefix('error: ')}")
+        said += [*lines, f"status {done.returncode}"]
+        raise ReproError(f"dvc repro failed: {said[0].removeprefix('error: ')}")
     print(f"  {folder.name}: {time.monotonic() - started:.0f} s")
 
 

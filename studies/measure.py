@@ -27,13 +27,13 @@ import numpy as np
 import yaml
 
 from stages.digests import STAGES
-from stages.files import run, write_json
+from stages.files import StageError, run, write_json
 from stages.params import MODELS
 from stages.study.cluster import connected, run_jobs
 from stages.train import processor
 
 MEASURED = Path("studies/measured")
-NEEDED = ("params.yaml", "stages", "studies/published.yaml")  # by a study, of the repository
+NEEDED = ("params.yaml", "stages", "studies/floors.yaml", "studies/published.yaml")  # by a study
 GRIDS = {  # of `throughput`: long trials are all training, short ones start, import and trace
     "mnist": {"dataset": ["mnist"], "epochs": [2]},
     "digits": {"dataset": ["digits"], "epochs": [20], "train.batch_size": [32]},
@@ -103,8 +103,14 @@ def timed_study(study: dict[str, Any], cpus: int) -> float:
         path.write_text(yaml.safe_dump(study), encoding="utf-8")
         command = [sys.executable, "-m", "stages.study", "study.yaml", "--cpus", str(cpus)]
         started = time.perf_counter()
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
-        return time.perf_counter() - started
+        done = subprocess.run(  # noqa: S603 -- our own
+            command, cwd=folder, check=False, capture_output=True, text=True
+        )
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise StageError(f"the study failed: {last.removeprefix('error: ')}")
+    return seconds
 
 
 # --- overhead -----------------------------------------------------------------------------

@@ -39,9 +39,10 @@ class Service(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def audit(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess]]:
     """Return a function that runs the audit of two pins against a service that knows `known`."""
-    (tmp_path / "tests").mkdir()
+    for folder in ("tests", "studies"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "requirements.txt").write_text("aa==1.0\n", encoding="utf-8")
     (tmp_path / "requirements.txt").write_text(PINS, encoding="utf-8")
-    (tmp_path / "tests/requirements.txt").write_text("aa==1.0\n", encoding="utf-8")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import keras
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from benchmarks import time_to_accuracy
+from benchmarks.bench import command
 from benchmarks.growth import TIMES, repeat
 from benchmarks.multiply_adds import inference, training
 from benchmarks.time_to_accuracy import seconds_until
@@ -75,6 +77,23 @@ def test_the_short_benchmark_measures_every_side(arrays, tmp_path):
         for row in result["rows"]:
             ours = row["parameters"]["ours"]
             assert row["parameters"]["torch"] == ours + extra[row["model"]]
+
+
+@pytest.mark.parametrize("name", ["bench", "growth", "time_to_accuracy"])
+def test_what_the_quick_start_prepared_is_not_measured(pipeline, name):
+    done = pipeline.run(sys.executable, "-m", f"benchmarks.{name}", status=1, PYTHONPATH=str(ROOT))
+    assert done.stderr.startswith("error: data/prepared has digits, the benchmarks are of mnist")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_peers_have_our_batch_and_dropout(make_params, arrays):
+    params = make_params({"train.batch_size": 48, "cnn.dropout": 0.35})
+    options = Namespace(data=arrays, fraction=1.0, torch="python")
+    for side in ("keras", "torch"):
+        words = command(side, "cnn", "float32", options, params)
+        assert dict(zip(words[4::2], words[5::2], strict=True)) == {
+            "--precision": "float32", "--fraction": "1.0", "--batch": "48", "--dropout": "0.35",
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -24,13 +24,14 @@ TCP_LISTEN = "0A"  # of /proc/net/tcp; see proc(5)
 @pytest.fixture(scope="module")
 def local():
     """A Ray of our own, as a study starts it; yields what listened before."""
-    assert "RAY_ADDRESS" not in os.environ
     before = listening()
-    with connected(store_bytes=2**20):
-        from ray import cloudpickle
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with connected(store_bytes=2**20):
+            from ray import cloudpickle
 
-        cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        yield before
+            cloudpickle.register_pickle_by_value(sys.modules[__name__])
+            yield before
 
 
 def listening() -> set[str]:
@@ -151,6 +152,13 @@ def test_workers_run_the_code_as_it_was_when_the_study_started():
     file = Path(run_all([0], work)[0].result["file"])
     assert file.name == "trial.py"
     assert not file.is_relative_to(cluster.STAGES)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_job_that_fits_on_no_node_is_said(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with pytest.raises(StageError, match="no node of Ray has 1 cores and 1 GPUs, which a job asks"):
+        run_all([1], lambda job, log: {}, gpus=1.0)  # noqa: ARG005
 
 
 def test_without_ray_one_line_says_how_to_install_it(monkeypatch):

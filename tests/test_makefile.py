@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -11,8 +12,11 @@ from conftest import ROOT
 
 
 def make(*arguments: str) -> str:
+    """Run make as a shell does, not as a part of the make that may run the tests."""
+    ours = ("MAKE", "MFLAGS", "DATASET", "SETTINGS")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
 
 

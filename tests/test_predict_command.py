@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import Project
 from PIL import Image
 
@@ -91,6 +93,30 @@ def test_what_cannot_be_read_ends_in_a_line(pipeline: Project, digits, tmp_path,
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
     assert name in done.stderr
+
+
+def test_a_model_of_other_data_names_no_classes(clone: Project, digits, tmp_path):
+    """What a run on another data set leaves that was stopped before this model's training."""
+    path = draw(digits[0][0], tmp_path / "3.png", 40, on_paper=True)
+    clone.stage("predict", "cnn", path)
+    lock = yaml.safe_load(clone.read("dvc.lock"))
+    lock["stages"]["prepare"]["outs"][0]["md5"] = "0" * 32 + ".dir"
+    clone.path("dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
+    done = clone.stage("predict", "cnn", path, status=1)
+    assert done.stderr == (
+        "error: cnn was trained on other data than data/prepared has now; `dvc repro`\n"
+    )
+    clone.path("dvc.lock").unlink()
+    manifest = json.loads(clone.read("data/prepared/manifest.json"))
+    manifest["class_names"].append("ten")
+    path_of = clone.path("data/prepared/manifest.json")
+    content = json.dumps(manifest)
+    path_of.unlink()  # it may be DVC's, linked
+    path_of.write_text(content, encoding="utf-8")
+    done = clone.stage("predict", "cnn", path, status=1)
+    assert done.stderr.endswith(
+        "error: data/models/cnn.keras is for other data than data/prepared; `dvc repro` trains it\n"
+    )
 
 
 def test_an_untrained_model_ends_in_a_line(clone: Project, digits, tmp_path):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from conftest import Project
+from conftest import Project, set_keys
 from review_project import branch, recorded, work
 
-from stages.review import by_mcnemar, by_study, cell, study_cell
+from stages.params import parse_params
+from stages.review import by_mcnemar, by_study, cell, over_seeds
 
 __all__ = ["branch", "recorded", "work"]
 UNITS = {"lstm.units": [24]}
@@ -57,13 +58,13 @@ def test_other_units_for_the_lstm_reproduced(work):
     assert len(text.split("<details>")[0].splitlines()) < 25  # the rest folds away
     assert not work.run("git", "status", "--short").stdout
 
-    study = work.path("studies/results/epochs.json")  # seeds that differ more than the branch
-    study.parent.mkdir(exist_ok=True)
-    cells = cells_of({work.document["epochs"]: [0.0, 1.0, 0.5]})
-    study.write_text(json.dumps(cells), encoding="utf-8")
+    for units, accuracies in ([8], [0.5, 0.4, 0.6]), ([24], [0.0, 1.0, 0.5]):
+        settings = set_keys(work.document, {"lstm.units": units})
+        for seed, accuracy in enumerate(accuracies):  # which differ more than the branch
+            write_trial(work.folder, "lstm", set_keys(settings, {"seed": seed}), accuracy)
     said = rows_of(review(work))
-    assert "within the seeds' spread, ±304.24% (study, n = 3)" in said["lstm"]
-    assert "McNemar" in said.get("ensemble", "McNemar"), "of which the study has no cell"
+    assert "within the seeds' spread, ±219.39% (study, n = 3)" in said["lstm"]
+    assert "McNemar" in said.get("ensemble", "McNemar"), "of which there are no trials"
 
 
 def test_a_stale_lock_names_the_stages(branch):
@@ -129,25 +130,27 @@ def test_another_dataset_is_not_compared(work, make_npz):
 # --- chance -------------------------------------------------------------------------------
 
 
-def cells_of(trials: dict[int, list[float]], model: str = "lstm") -> list[dict]:
-    """Return the cells that a study makes of its trials' accuracies, by number of epochs."""
-    return [
-        {"dataset": "digits", "model": model, "epochs": epochs, "n": len(accuracies),
-         "accuracy_mean": float(np.mean(accuracies)),
-         "accuracy_std": float(np.std(accuracies, ddof=1)), "train_seconds_mean": 1.0}
-        for epochs, accuracies in trials.items()
-    ]  # fmt: skip
+def write_trial(folder: Path, model: str, params: dict, accuracy: float | None) -> Path:
+    """Write a trial as a study keeps it; without an accuracy it is one of a search."""
+    result = {"val_accuracy": 0.5} | ({} if accuracy is None else {"accuracy": accuracy})
+    trial = {"job": {"model": model, "params": parse_params(params).model_dump()}, "result": result}
+    trials = folder / "studies/trials"
+    trials.mkdir(parents=True, exist_ok=True)
+    path = trials / f"{len(list(trials.iterdir()))}.json"
+    path.write_text(json.dumps(trial), encoding="utf-8")
+    return path
 
 
 @pytest.fixture
-def write_study(tmp_path, monkeypatch):
-    """Return a function that writes a study's cells where the review looks for them."""
+def with_trials(tmp_path, monkeypatch, tiny_document):
+    """Return a function that records an LSTM's trials, a seed each, with changed settings."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "studies/results").mkdir(parents=True)
 
-    def write(*cells: dict, name: str = "epochs") -> None:
-        path = tmp_path / f"studies/results/{name}.json"
-        path.write_text(json.dumps(cells), encoding="utf-8")
+    def write(accuracies: list[float | None], changes: dict) -> dict:
+        params = set_keys(tiny_document, changes)
+        for seed, accuracy in enumerate(accuracies):
+            write_trial(tmp_path, "lstm", set_keys(params, {"seed": seed}), accuracy)
+        return params
 
     return write
 
@@ -155,35 +158,31 @@ def write_study(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("difference", "said"), [(0.0063, "beyond"), (-0.0063, "beyond"), (0.0061, "within")]
 )
-def test_a_study_gives_the_spread(write_study, difference, said):
-    write_study(*cells_of({1: TRIALS, 2: TRIALS, 3: [0.9, 0.8]}))
-    there, here = {"dataset": "digits", "epochs": 1}, {"dataset": "digits", "epochs": 2}
+def test_a_study_gives_the_spread(with_trials, difference, said):
+    there = with_trials(TRIALS, {"epochs": 1})
+    here = with_trials(TRIALS, {"epochs": 2, "train.threads": 1, "cnn.dropout": 0.1})
+    with_trials([0.9, 0.8], {"epochs": 2, "lstm.units": [9]})
     # t(0.975, 4) = 2.776; times sqrt(2) × 0.00158
     expected = f"{said} the seeds' spread, ±0.62% (study, n = 5)"
     assert by_study("lstm", difference, there, here) == expected
     assert by_study("cnn", difference, there, here) == ""
-    assert by_study("lstm", difference, there, here | {"epochs": 4}) == ""
+    assert by_study("lstm", difference, there, set_keys(here, {"epochs": 4})) == ""
 
 
-def test_only_cells_of_our_recipe_with_several_seeds_count(write_study):
-    (two,), (three,) = cells_of({3: [0.5, 0.7]}), cells_of({3: [0.5, 0.7, 0.6]})
-    one = two | {"n": 1, "accuracy_std": None}
-    search = {key: value for key, value in three.items() if not key.startswith("accuracy")}
-    published = three | {"recipe": {"train.optimizer": "rmsprop"}}
-    write_study(one, search, published)
-    assert study_cell("digits", "lstm", 3) is None
-    write_study(two, three | {"recipe": {}}, two, name="another")
-    assert study_cell("digits", "lstm", 3)["n"] == 3
+def test_trials_of_other_settings_and_searches_do_not_count(with_trials):
+    params = with_trials([0.5, 0.7], {"epochs": 3})
+    for changes in ({"lstm.dropout": 0.3}, {"train.batch_size": 7}, {"prepare.split_seed": 9}):
+        with_trials([0.1, 0.2, 0.3], {"epochs": 3} | changes)
+    with_trials([None] * 4, {"epochs": 3})
+    assert over_seeds("lstm", params) == {0: 0.5, 1: 0.7}
+    assert over_seeds("lstm", {"epochs": 3, "of": "another day"}) == {}
 
 
-def test_results_that_a_kill_left_half_written_do_not_count(write_study, tmp_path):
-    (cell_of_two,) = cells_of({3: [0.5, 0.7]})
-    write_study(cell_of_two | {"recipe": {}})
-    half = (
-        tmp_path / "studies/results/.another-abcdefgh.json"
-    )  # as `stages.files.replacing` names it
-    half.write_text('[{"n": 9', encoding="utf-8")
-    assert study_cell("digits", "lstm", 3)["n"] == 2
+def test_trials_that_a_kill_left_half_written_do_not_count(with_trials, tmp_path):
+    params = with_trials([0.5, 0.7], {})
+    half = tmp_path / "studies/trials/.0-abcdefgh.json"  # as `stages.files.replacing` names it
+    half.write_text('{"job": {"model', encoding="utf-8")
+    assert over_seeds("lstm", params) == {0: 0.5, 1: 0.7}
 
 
 def test_mcnemar_counts_the_discordant_images():

@@ -13,8 +13,8 @@ from conftest import ROOT
 from test_dvc_yaml import files_of, paths
 
 from stages.expected import PUBLISHED, Published, read_entries
-from stages.params import MODELS, Params, Prepare, Train, parse_params
-from stages.study.file import concerns, flat, read_study, read_yaml, trials, with_settings
+from stages.params import MODELS, Params, Prepare, Train, parse_params, read_yaml
+from stages.study.file import concerns, flat, read_study, trials, with_settings
 
 STAGES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = {name: read_study(ROOT / f"studies/{name}.yaml") for name in STAGES}

@@ -13,12 +13,22 @@ from pathlib import Path
 import joblib
 import pytest
 import yaml
-from conftest import TINY, Project
+from conftest import ROOT, TINY, Project
 
-from stages.params import MODELS
+from stages.expected import FLOORS, PUBLISHED
+from stages.files import StageError
+from stages.params import MODELS, PARAMS_FILE
 from stages.study.cluster import has_ray
-from stages.study.driver import prepare_all
+from stages.study.driver import (
+    check_last_batch,
+    cores_of_a_trial,
+    make_trial_job,
+    prepare_all,
+    report_missing,
+)
 from stages.study.file import Study, trials
+from stages.study.worker import run_alike, versions
+from studies.measure import NEEDED, timed_study
 
 if not has_ray():
     pytest.skip("Ray is not installed: studies/requirements.txt", allow_module_level=True)
@@ -163,6 +173,55 @@ def test_results_are_a_row_a_trial_a_cell_and_a_page(studied):
     page = studied.read("studies/results/tiny.html")
     assert page.startswith("<!doctype html>")
     assert all(row["command"] in page.replace("&#39;", "'") for row in mine)
+
+
+def test_a_worker_with_other_libraries_trains_nothing():
+    here = versions()
+    assert {"keras", "tensorflow", "numpy"} <= here.keys()
+    for wanted, said in (
+        (here | {"numpy": "0.1"}, f"the worker has numpy {here['numpy']}, the study's driver 0.1"),
+        (here | {"no-such-library": "1"}, "the worker has no-such-library none"),
+    ):
+        with pytest.raises(StageError, match=said):
+            run_alike(wanted, job=None)
+
+
+def test_a_batch_of_too_few_images_is_refused_before_anything_is_trained(tiny_document):
+    grid = [{"model": ["cnn"], "seed": [1], "train.batch_size": [128], "cnn.batch_norm": [True]}]
+    study = Study.model_validate({"description": "a test", "evaluate": "test", "grid": grid})
+    (trial,) = trials(study, tiny_document, cpus=1)
+    for images in (127, 128, 130, 256):
+        check_last_batch(trial, images)
+    with pytest.raises(StageError, match="129 images in batches of 128 leave 1 for the last"):
+        check_last_batch(trial, 129)
+
+
+def test_all_cores_are_this_machines_and_no_clusters(monkeypatch):
+    study = Study.model_validate({"description": "a test", "evaluate": "test", "grid": GRID})
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert cores_of_a_trial(study, 999) == 999
+    with pytest.raises(StageError, match="--cpus 0 is for one machine"):
+        cores_of_a_trial(study, 0)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert cores_of_a_trial(study, 0) == joblib.cpu_count()
+    with pytest.raises(StageError, match="asks for 999 cores"):
+        cores_of_a_trial(study, 999)
+
+
+def test_a_trial_that_was_there_and_is_gone_is_missing_too(tiny_document, capsys):
+    study = Study.model_validate({"description": "a test", "evaluate": "test", "grid": GRID})
+    found = trials(study, tiny_document, cpus=1)[:1]
+    (job,) = (make_trial_job(trial, study, prepare_all(found, study)) for trial in found)
+    with pytest.raises(StageError, match="1 of 1 trials are missing"):
+        report_missing([], [job])
+    assert f"{job.digest}.json was there, and is gone" in capsys.readouterr().err
+
+
+def test_what_a_measured_study_needs_is_copied_and_its_failure_is_told(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert {str(PARAMS_FILE), str(FLOORS), str(PUBLISHED)} <= set(NEEDED)
+    with pytest.raises(StageError, match=r"the study failed: study\.yaml: grid"):
+        timed_study({"description": "none", "evaluate": "test", "grid": []}, cpus=1)
 
 
 def test_a_search_never_sees_the_test_set(tiny_document):

@@ -77,7 +77,7 @@ def test_what_a_study_does_not_set_is_as_in_params_yaml(tiny_document):
 
 def test_settings_of_other_models_are_not_among_a_trials_changes(tiny_document):
     study = make_study({"model": ["lstm"], "seed": [1], "cnn.dense": [99], "lstm.dense": [0]})
-    (trial,) = trials(study, tiny_document, cpus=0)
+    (trial,) = trials(study, tiny_document, cpus=1)
     changed = dict(changed_settings(trial, parse_params(tiny_document)))
     assert "cnn.dense" not in changed
     assert changed["lstm.dense"] == 0
@@ -106,6 +106,41 @@ def test_of_two_settings_the_later_holds_base_variants_when_grid(tiny_document):
     }  # fmt: skip
 
 
+def test_a_rule_may_ask_for_what_only_params_yaml_sets_nested_or_dotted(tiny_document):
+    study = make_study(
+        {"model": ["cnn"], "seed": [1]},
+        when=[
+            {
+                "train": {"batch_size": tiny_document["train"]["batch_size"]},
+                "set": {"cnn.shift": 3},
+            },
+            {"cnn.zoom": [tiny_document["cnn"]["zoom"], 0.9], "set": {"cnn.rotation": 4.0}},
+        ],
+    )
+    (trial,) = trials(study, tiny_document, cpus=1)
+    assert (trial.section.shift, trial.section.rotation) == (3, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"datset": "digits"}, "datset is not a key"),
+        ({"train": {"batchsize": 1}}, "train.batchsize is not a key"),
+        ({"dataset": "fashion_mnist"}, "no trial of the grid meets {'dataset': 'fashion_mnist'}"),
+    ],
+)
+def test_a_rule_that_never_applies_is_refused(tiny_document, rule, said):
+    study = make_study({"model": ["cnn"], "seed": [1]}, when=[rule | {"set": {"cnn.shift": 1}}])
+    with pytest.raises(StageError, match=said):
+        trials(study, tiny_document, cpus=1)
+
+
+def test_threads_that_follow_the_machine_are_refused(tiny_document):
+    study = make_study({"model": ["cnn"], "seed": [1]}, base={"train.threads": 0})
+    with pytest.raises(StageError, match=r"train\.threads is 0"):
+        trials(study, tiny_document, cpus=1)
+
+
 WRONG = [
     ({"grid": {"model": ["cnn"]}}, "no 'seed'"),
     ({"grid": {"model": [], "seed": [1]}}, "grid"),
@@ -115,6 +150,7 @@ WRONG = [
     ({"unknown": 1}, "unknown"),
     ({"when": [{"dataset": "mnist"}]}, "`set:"),
     ({"published": [{"dataset": "mnist"}]}, "published"),
+    ({"variants": {"ours": {}, "": {}}}, "no name"),
 ]
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
 from stages.params import parse_params
 from stages.statistics import holm
 from stages.study.file import Study, trials, with_settings
-from stages.study.page import page
-from stages.study.results import cells, command, paired, row, spread, table
+from stages.study.page import page, verdicts
+from stages.study.results import cells, command, costs, paired, row, spread, table
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -82,7 +84,7 @@ def test_a_cell_is_what_differs_in_the_seed_alone(results):
     first = [figures["accuracy"] for trial, figures in found[:3]]
     assert made[0]["accuracy_mean"] == pytest.approx(np.mean(first))
     other = [figures["accuracy"] for trial, figures in found[6:9]]
-    (comparison,) = made[0]["against"]
+    comparison, _ = made[0]["against"]  # and with the other number of epochs
     assert (comparison["key"], comparison["value"]) == ("model", "lstm")
     assert comparison["p"] == pytest.approx(stats.ttest_rel(first, other).pvalue)
     assert comparison["p_holm"] == comparison["p"], "one comparison in its family"
@@ -95,6 +97,25 @@ def test_comparisons_are_corrected_within_their_family(results):
     assert [e["p_holm"] for e in entries] == pytest.approx(holm([e["p"] for e in entries]))
 
 
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [
+        ("data/my.npz", "dataset=data/my.npz"),
+        ("my data/own set.npz", "'dataset=\"my data/own set.npz\"'"),
+        ('a="b".npz', """'dataset="a=\\"b\\".npz"'"""),
+    ],
+)
+def test_a_path_is_quoted_for_the_shell_and_for_hydra(results, path, quoted):
+    _, found, _ = results({"model": ["cnn"], "seed": [1]})
+    params = found[0][0].params
+    trial = replace(found[0][0], params=params.model_copy(update={"dataset": path}))
+    line = command(trial, params)
+    assert f"-S {quoted} " in line
+    override = shlex.split(line)[4]
+    parsed = OverridesParser.create().parse_override(override)
+    assert parsed.value() == path
+
+
 def test_variants_of_a_model_are_compared_and_their_recipe_is_told(results):
     variants = {"plain": {"lstm.dense": 0}, "ours": {}}
     _, found, committed = results({"model": ["lstm"], "seed": [1, 2]}, variants=variants)
@@ -102,6 +123,70 @@ def test_variants_of_a_model_are_compared_and_their_recipe_is_told(results):
     assert (plain["variant"], plain["recipe"]) == ("plain", {"lstm.dense": 0})
     assert (ours["variant"], ours["recipe"]) == ("ours", {})
     assert [(e["key"], e["value"]) for e in plain["against"]] == [("variant", "ours")]
+
+
+def test_numbers_of_epochs_are_compared_model_by_model(results):
+    _, found, committed = results({"model": ["cnn", "lstm"], "epochs": [1, 2], "seed": [1, 2, 3]})
+    made = {(cell["model"], cell["epochs"]): cell for cell in cells(found, committed)}
+    entries = [entry for entry in made["cnn", 1]["against"] if entry["key"] == "epochs"]
+    assert [entry["value"] for entry in entries] == [2]
+    one, two = (
+        [figures["accuracy"] for trial, figures in found
+         if (trial.model, trial.params.epochs) == ("cnn", epochs)]
+        for epochs in (1, 2)
+    )  # fmt: skip
+    assert entries[0]["difference"] == pytest.approx(np.mean(one) - np.mean(two))
+    assert entries[0]["p_holm"] == pytest.approx(stats.ttest_rel(one, two).pvalue)
+
+
+def test_the_verdict_gives_differences_from_the_best_and_their_intervals(results):
+    grid = {"model": ["cnn", "lstm"], "epochs": [1, 2], "seed": [1, 2, 3]}
+    _, found, committed = results(grid)
+    for trial, figures in found:
+        figures["accuracy"] = (  # the LSTM is better, with its second epoch by about 2 points
+            0.90 + 0.002 * trial.params.seed + (trial.model == "lstm") * 0.01 * trial.params.epochs
+            - 0.001 * (trial.model == "cnn" and trial.params.seed == 2)
+        )  # fmt: skip
+    said = verdicts(cells(found, committed))
+    low, high = stats.ttest_1samp([0.02, 0.021, 0.02], 0).confidence_interval(0.95)
+    assert said[1] == (
+        "digits, 2 epochs: lstm has the highest mean accuracy, 92.40 % ± 0.20 (n = 3); more than "
+        f"luck in the seeds against cnn (+2.03, {100 * low:.2f} to {100 * high:.2f}, p < 0.001)."
+    )
+    assert said[0].startswith("digits, 1 epochs: lstm has the highest mean accuracy, 91.40 %")
+    assert said[2].startswith("digits, cnn: most accurate after 1 epochs, 90.37 %")
+    assert said[2].endswith("not distinguishable from 2 (+0.00, p = 1).")
+    assert said[3] == (
+        "digits, lstm: most accurate after 2 epochs, 92.40 % ± 0.20 (n = 3); "
+        "not distinguishable from 1 (+1.00, p = 0.25)."
+    ), "three seeds that differ alike"
+    assert len(said) == 4
+
+
+def test_grids_may_differ_in_their_keys(results):
+    plain = {"model": ["cnn"], "seed": [1, 2]}
+    varied = plain | {"train.batch_size": [32, 64]}
+    for grids in ([plain, varied], [varied, plain]):
+        study, found, committed = results(grids)
+        made = cells(found, committed)
+        lines = table(study, made).splitlines()
+        assert lines[0] == "| data | train.batch_size | epochs | cnn | published |"
+        assert sorted(line.split(" | ")[1] for line in lines[2:]) == ["", "32", "64"]
+        assert page("name", study, made, [row(*pair, "d", committed) for pair in found])
+
+
+def test_the_cost_is_the_mean_of_the_seconds_of_training(results):
+    _, found, committed = results({"model": ["cnn", "lstm"], "seed": [1, 2]})
+    seconds = [
+        np.mean([figures["train_seconds"] for trial, figures in found if trial.model == model])
+        for model in ("cnn", "lstm")
+    ]
+    epochs = found[0][0].params.epochs
+    assert costs(cells(found, committed)).splitlines() == [
+        "| data | epochs | cnn | lstm |",
+        "| --- | --: | --: | --: |",
+        f"| digits | {epochs} | {seconds[0]:.0f} | {seconds[1]:.0f} |",
+    ]
 
 
 def test_a_trials_line_repeats_it_as_an_experiment(results):
@@ -216,4 +301,4 @@ def test_the_page_claims_nothing_of_seeds_that_all_differ_alike(results):
     rows = [row(trial, figures, "d", committed) for trial, figures in found]
     text = page("tiny", study, cells(found, committed), rows)
     assert "<td>+1.00</td><td>no spread</td><td>p = 0.5</td>" in text
-    assert "not distinguishable from lstm (p = 0.5)" in text
+    assert "not distinguishable from lstm (+1.00, p = 0.5)" in text

@@ -2,9 +2,9 @@
 
     python benchmarks/peers/keras_script.py cnn data/prepared
 
-Layers and batch are those of params.yaml, the optimizer is Adam as Keras has it; no image is
-augmented. Prints a JSON object: the seconds of each epoch with its validation, the first ones
-apart, which only build the graph.
+Layers are those of params.yaml (`bench.py` gives its batch and dropout), the optimizer is Adam as
+Keras has it; no image is augmented. Prints a JSON object: the seconds of each epoch
+with its validation, the first ones apart, which only build the graph.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import layers
 
+PUBLISHED_DROPOUT = {"cnn": 0.5, "lstm": 0.2, "hybrid": 0.2}
+
 parser = argparse.ArgumentParser()
 parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
 parser.add_argument("folder", help="of the prepared arrays")
@@ -22,8 +24,10 @@ parser.add_argument("--precision", choices=["float32", "bfloat16"], default="flo
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch", type=int, default=256)
+parser.add_argument("--dropout", type=float, help="by default what was published")
 parser.add_argument("--no-batch-norm", action="store_true")
 arguments = parser.parse_args()
+dropout = PUBLISHED_DROPOUT[arguments.model] if arguments.dropout is None else arguments.dropout
 
 keras.utils.set_random_seed(1)
 if arguments.precision == "bfloat16":
@@ -48,9 +52,9 @@ def convolutions(padding):
 def rows(features):
     yield layers.Reshape((-1, features))
     yield layers.LSTM(128)
-    yield layers.Dropout(0.2)
+    yield layers.Dropout(dropout)
     yield layers.Dense(64, activation="relu")
-    yield layers.Dropout(0.2)
+    yield layers.Dropout(dropout)
 
 
 hidden = {
@@ -58,7 +62,7 @@ hidden = {
         *convolutions("valid"),
         layers.Flatten(),
         layers.Dense(128, activation="relu"),
-        layers.Dropout(0.5),
+        layers.Dropout(dropout),
     ],
     "lstm": lambda: rows(28),
     "hybrid": lambda: [*convolutions("same"), *rows(7 * 64)],

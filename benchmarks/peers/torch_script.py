@@ -2,9 +2,9 @@
 
     python benchmarks/peers/torch_script.py cnn data/prepared
 
-Layers and batch are those of params.yaml, the optimizer is Adam as PyTorch has it; no image is
-augmented. Prints a JSON object: the seconds of each epoch with its validation, the first steps
-apart, which warm up.
+Layers are those of params.yaml (`bench.py` gives its batch and dropout), the optimizer is Adam as
+PyTorch has it; no image is augmented. Prints a JSON object: the seconds of each epoch
+with its validation, the first steps apart, which warm up.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+PUBLISHED_DROPOUT = {"cnn": 0.5, "lstm": 0.2, "hybrid": 0.2}
+
 parser = argparse.ArgumentParser()
 parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
 parser.add_argument("folder", help="of the prepared arrays")
@@ -22,7 +24,9 @@ parser.add_argument("--precision", choices=["float32", "bfloat16"], default="flo
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch", type=int, default=256)
+parser.add_argument("--dropout", type=float, help="by default what was published")
 arguments = parser.parse_args()
+dropout = PUBLISHED_DROPOUT[arguments.model] if arguments.dropout is None else arguments.dropout
 torch.manual_seed(1)
 
 
@@ -60,10 +64,10 @@ class LastStep(nn.Module):
 def rows(features):
     return [
         LastStep(features),
-        nn.Dropout(0.2),
+        nn.Dropout(dropout),
         nn.Linear(128, 64),
         nn.ReLU(),
-        nn.Dropout(0.2),
+        nn.Dropout(dropout),
         nn.Linear(64, 10),
     ]
 
@@ -74,7 +78,7 @@ layers = {
         nn.Flatten(),
         nn.Linear(1600, 128),
         nn.ReLU(),
-        nn.Dropout(0.5),
+        nn.Dropout(dropout),
         nn.Linear(128, 10),
     ],
     "lstm": lambda: rows(28),

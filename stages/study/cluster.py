@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ ATTEMPTS = 3  # of a job that fails, unless it fails twice in the same way
 LOST_WORKERS = 3  # times that Ray starts a job again whose worker or node is gone
 QUEUED = 8  # jobs handed to Ray beyond those that can run: a node that comes finds work
 POLL = 1.0  # seconds between two looks at what has ended
+PATIENCE = 5.0  # seconds without a node that has room for a job …
+CLUSTER_PATIENCE = 600.0  # … and on a cluster, which may be about to grow
 STORE_MARGIN = 96 * 2**20  # bytes of the object store beside the arrays
 # Before Ray is imported. Without the first, Ray on Linux listens on the host's own address.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -54,7 +57,7 @@ class Progress:
 
     waiting: int = 0
     running: int = 0
-    slots: int = 1
+    slots: int = 0
     ended: list[Outcome] = field(default_factory=list)
 
 
@@ -145,6 +148,11 @@ def run_jobs(
     -------
     list of Outcome
         One a job, in the order in which they ended.
+
+    Raises
+    ------
+    StageError
+        No node has what a job asks for, and none has come for a while.
     """
     import ray
 
@@ -156,8 +164,15 @@ def run_jobs(
     waiting = deque((job, 1, "", None) for job in jobs)
     running: dict[Any, tuple[Any, int, str]] = {}
     progress = Progress(waiting=len(waiting))
+    patience = CLUSTER_PATIENCE if os.environ.get("RAY_ADDRESS") else PATIENCE
+    fitted = time.monotonic()  # when a node last had room for a job
     while waiting or running:
         progress.slots = _slots(cpus, gpus)
+        if progress.slots:
+            fitted = time.monotonic()
+        elif time.monotonic() - fitted >= patience:
+            asked = f"{cpus} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+            raise StageError(f"no node of Ray has {asked}, which a job asks for")
         while waiting and len(running) < progress.slots + QUEUED:
             job, attempt, before, avoid = waiting.popleft()
             parts = arrays(job)
@@ -215,7 +230,7 @@ def _outcome(reference: Any, job: Any, attempt: int) -> Outcome:
 
 
 def _slots(cpus: int, gpus: float) -> int:
-    """Return how many jobs the nodes can run at once, at least one."""
+    """Return how many jobs the nodes can run at once."""
     import ray
 
     slots = 0
@@ -224,7 +239,7 @@ def _slots(cpus: int, gpus: float) -> int:
             has: Mapping[str, float] = node["Resources"]
             fits = int(has.get("CPU", 0) // cpus)
             slots += min(fits, int(has.get("GPU", 0) // gpus)) if gpus else fits
-    return max(1, slots)
+    return slots
 
 
 def _elsewhere(avoid: str | None) -> dict[str, Any]:

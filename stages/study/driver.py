@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ import numpy as np
 
 from stages.datasets import load_dataset
 from stages.files import StageError, read_json, write_csv, write_json, write_text
-from stages.params import PARAMS_FILE, Params, parse_params
+from stages.params import PARAMS_FILE, Params, parse_params, read_yaml
 from stages.prepare import manifest, split
 from stages.study.cluster import Outcome, Progress, connected, run_jobs
-from stages.study.file import Study, Trial, read_study, read_yaml, trials
+from stages.study.file import Study, Trial, read_study, trials
 from stages.study.page import page, verdicts
 from stages.study.results import cells, row, table
-from stages.study.trial import Job, make_job, run_trial
+from stages.study.trial import Job, make_job
+from stages.study.worker import run_alike, versions
+from stages.train import threads_for
 
 TRIALS = Path("studies/trials")
 RESULTS = Path("studies/results")
@@ -58,7 +61,7 @@ def main() -> None:
     study = read_study(arguments.study)
     document = read_yaml(PARAMS_FILE)
     committed = parse_params(document)
-    cpus = study.cpus if arguments.cpus is None else arguments.cpus or joblib.cpu_count()
+    cpus = cores_of_a_trial(study, arguments.cpus)
     found = trials(study, document, cpus)
     data = prepare_all(found, study)
     jobs = [make_trial_job(trial, study, data) for trial in found]
@@ -67,8 +70,6 @@ def main() -> None:
     print(f"{arguments.study.stem}: {len(found)} trials, of which {done} are done", flush=True)
     if arguments.list:
         return
-    if "RAY_ADDRESS" not in os.environ and cpus > joblib.cpu_count():
-        raise StageError(f"a trial asks for {cpus} cores, of which there are {joblib.cpu_count()}")
     failures = []
     if missing and not arguments.results:
         failures = run_missing(list(missing.values()), data, study, cpus)
@@ -81,6 +82,24 @@ def main() -> None:
         write_results(arguments.study.stem, study, finished, committed)
     if not arguments.results:
         report_missing(failures, jobs)
+
+
+def cores_of_a_trial(study: Study, wanted: int | None) -> int:
+    """Return the cores of a trial: those of the study's file, or `wanted` (0 = all of here).
+
+    Raises
+    ------
+    StageError
+        This machine has fewer; or all are wanted where a cluster will run the trials, whose
+        nodes may have another number.
+    """
+    cluster = os.environ.get("RAY_ADDRESS")
+    if cluster and wanted == 0:
+        raise StageError("--cpus 0 is for one machine: say how many cores of a node a trial gets")
+    cpus = study.cpus if wanted is None else wanted or joblib.cpu_count()
+    if not cluster and cpus > joblib.cpu_count():
+        raise StageError(f"a trial asks for {cpus} cores, of which there are {joblib.cpu_count()}")
+    return cpus
 
 
 def prepare_all(found: Sequence[Trial], study: Study) -> dict[str, Data]:
@@ -106,7 +125,22 @@ def data_key(params: Params | Mapping[str, Any]) -> str:
 
 def make_trial_job(trial: Trial, study: Study, data: Mapping[str, Data]) -> Job:
     facts = data[data_key(trial.params)].manifest
+    check_last_batch(trial, facts["splits"]["train"]["images"])
     return make_job(trial.params.model_dump(), trial.model, study.evaluate, facts)
+
+
+def check_last_batch(trial: Trial, images: int) -> None:
+    """Raise StageError where `stages.train` would give up the parts of a batch.
+
+    A trial does not, and would train on an empty part.
+    """
+    size = trial.params.train.batch_size
+    here, full = (threads_for(trial.params, trial.model, n) for n in (images, size))
+    if here != full:
+        raise StageError(
+            f"{trial.params.dataset}: {images} images in batches of {size} leave {images % size} "
+            "for the last; choose another train.batch_size"
+        )
 
 
 def path_of(digest: str) -> Path:
@@ -138,7 +172,7 @@ def run_missing(
     with connected(size):
         ended = run_jobs(
             jobs,
-            run_trial,
+            partial(run_alike, versions()),
             lambda job: data[data_key(job.params)].arrays,
             cpus=cpus,
             gpus=study.gpus,
@@ -237,11 +271,11 @@ def report_missing(failures: Sequence[Outcome], jobs: Sequence[Job]) -> None:
     errors = {outcome.job.digest: outcome for outcome in failures}
     lost = [job for job in jobs if not path_of(job.digest).exists()]
     for job in lost:
-        outcome = errors[job.digest]
-        print(
-            f"missing: {name_of(job)}: {outcome.error} ({outcome.attempts} attempts; "
-            f"{path_of(job.digest).with_suffix('.log')})",
-            file=sys.stderr,
-        )
+        path = path_of(job.digest)
+        if outcome := errors.get(job.digest):
+            why = f"{outcome.error} ({outcome.attempts} attempts; {path.with_suffix('.log')})"
+        else:
+            why = f"{path} was there, and is gone"
+        print(f"missing: {name_of(job)}: {why}", file=sys.stderr)
     if lost:
         raise StageError(f"{len(lost)} of {len(jobs)} trials are missing; run the study again")

@@ -17,25 +17,25 @@
     cpus: 1                     # a trial's, and its threads
 
 All keys are those of `params.yaml`, dotted or nested, and `model`. What is not set is as in
-`params.yaml`. Of two settings of one key the later in the order base, variants, when, grid holds.
+`params.yaml`. Of two settings of one key the later in the order base, variants, when, grid holds;
+what a rule of `when` asks for, it asks of all of these but other rules.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from stages.expected import Published
 from stages.files import StageError
-from stages.params import MODELS, Count, Model, Params, Section, parse_params
+from stages.params import MODELS, Count, Model, Params, Section, parse_params, read_yaml
 
 
 def flat(settings: Any, prefix: str = "") -> Any:
@@ -102,16 +102,6 @@ class Trial:
         return getattr(self.params, self.model)
 
 
-def read_yaml(path: Path) -> Any:
-    """Read YAML; StageError names the file where it is missing or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise StageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-
-
 def read_study(path: Path) -> Study:
     """Read and check a study's file."""
     document = read_yaml(path)
@@ -130,6 +120,8 @@ def read_study(path: Path) -> Study:
     for rule in study.when:
         if not isinstance(rule.get("set"), dict):
             raise StageError(f"{path}: when: each rule needs `set: {{key: value}}`, not {rule}")
+    if "" in study.variants and len(study.variants) > 1:
+        raise StageError(f"{path}: variants: one of several has no name")
     return study
 
 
@@ -146,17 +138,45 @@ def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
     Raises
     ------
     StageError
-        A key or a value is not one of `params.yaml`'s.
+        A key or a value is not one of `params.yaml`'s, or a rule of `when` never applies.
     """
     found: dict[str, Trial] = {}
+    used: set[int] = set()
     for variant, own in study.variants.items():
         for grid in study.grid:
             for values in product(*grid.values()):
                 point = dict(zip(grid, values, strict=True))
-                trial = _trial(study, document, cpus, variant, own, point)
+                rules = _rules(study, document, {**own, **point, "variant": variant})
+                used |= set(rules)
+                trial = _trial(study, document, cpus, variant, own | _set(study, rules), point)
                 place = sorted(trial.cell.items(), key=itemgetter(0))
                 found.setdefault(repr((place, trial.params.seed)), trial)
+    for i, rule in enumerate(study.when):
+        if i not in used:
+            raise StageError(f"when: no trial of the grid meets {_condition(rule)}")
     return list(found.values())
+
+
+def _rules(study: Study, document: Mapping[str, Any], own: Mapping[str, Any]) -> list[int]:
+    """Return which rules of `when` apply to a point of the grid, by index."""
+    place = flat(document) | study.base | own
+    chosen = []
+    for i, rule in enumerate(study.when):
+        condition = _condition(rule)
+        if unknown := condition.keys() - place.keys():
+            raise StageError(f"when: {min(unknown)} is not a key of params.yaml or of the grid")
+        if all(_matches(place[key], value) for key, value in condition.items()):
+            chosen.append(i)
+    return chosen
+
+
+def _condition(rule: Mapping[str, Any]) -> dict[str, Any]:
+    return flat({key: value for key, value in rule.items() if key != "set"})
+
+
+def _set(study: Study, rules: Iterable[int]) -> dict[str, Any]:
+    """Return what rules set; of two settings of one key the later holds."""
+    return {key: value for i in rules for key, value in flat(study.when[i]["set"]).items()}
 
 
 def _trial(
@@ -167,16 +187,13 @@ def _trial(
     own: Mapping[str, Any],
     point: Mapping[str, Any],
 ) -> Trial:
-    plain = {"dataset": document.get("dataset"), "epochs": document.get("epochs")}
-    place = plain | study.base | own | point | {"variant": variant}
     settings = {"train.threads": cpus} | study.base | own
-    for rule in study.when:
-        if all(_matches(place.get(key), value) for key, value in rule.items() if key != "set"):
-            settings |= flat(rule["set"])
     settings |= {key: value for key, value in point.items() if key != "model"}
     if point["model"] not in MODELS:
         raise StageError(f"grid: model is {point['model']!r}; it should be {', '.join(MODELS)}")
     params = parse_params(with_settings(document, settings))
+    if not params.train.threads:
+        raise StageError("train.threads is 0, which is another number on another machine")
     cell = {"dataset": params.dataset, "model": point["model"], "epochs": params.epochs}
     cell |= {"variant": variant} if variant else {}
     cell |= {key: value for key, value in point.items() if key not in NAMED}

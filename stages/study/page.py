@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,6 @@ def page(
                 }
                 for dataset, entries in known.items()
             ],
-            "extra": [key for key in cells[0] if key in settings_of(cells[0])],
             "beside": lambda cell: beside(cell, known[cell["dataset"]]),
             "rows": rows,
             "machines": sorted({machine for cell in cells for machine in cell["machines"]}),
@@ -76,28 +75,60 @@ def label(cell: Mapping[str, Any]) -> str:
 
 
 def verdicts(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each data set of a study: see `verdict`."""
-    figure = "accuracy" if "accuracy_mean" in cells[0] else "val_accuracy"
-    return [
-        verdict([cell for cell in cells if cell["dataset"] == dataset], figure)
-        for dataset in datasets(cells)
-    ]
+    """Return what a study says, in sentences.
 
-
-def verdict(cells: Sequence[Mapping[str, Any]], figure: str) -> str:
-    """Say which cell of a data set is best at its largest number of epochs, and of which it is
-    more than luck in the seeds.
+    For each data set which cell is best at each number of epochs; then for each of its models
+    (and variants) at which number of epochs it is best.
     """
-    most = max(cell["epochs"] for cell in cells)
-    last = [cell for cell in cells if cell["epochs"] == most]
-    best = max(last, key=lambda cell: cell[f"{figure}_mean"])
-    told = {True: [], False: []}
-    for other in last:
-        p = compared(best, other)
-        if p is not None:
-            told[p < SIGNIFICANT].append(f"{label(other)} ({p_text(p)})")
+    figure = "accuracy" if "accuracy_mean" in cells[0] else "val_accuracy"
+    sentences = []
+    for dataset in datasets(cells):
+        members = [cell for cell in cells if cell["dataset"] == dataset]
+        for epochs, row in by(lambda cell: cell["epochs"], members):
+            best = max(row, key=lambda cell: cell[f"{figure}_mean"])
+            sentences.append(
+                f"{dataset}, {epochs} epochs: {label(best)} has the highest mean accuracy, "
+                f"{against(best, row, figure, label)}"
+            )
+        for name, line in by(label, members):
+            if len(line) > 1:
+                best = max(line, key=lambda cell: cell[f"{figure}_mean"])
+                sentences.append(
+                    f"{dataset}, {name}: most accurate after {best['epochs']} epochs, "
+                    f"{against(best, line, figure, lambda cell: str(cell['epochs']))}"
+                )
+    return sentences
+
+
+def by(
+    key: Callable[[Mapping[str, Any]], Any], cells: Sequence[Mapping[str, Any]]
+) -> list[tuple[Any, list[Mapping[str, Any]]]]:
+    """Return the cells in groups that agree in `key`, in the order in which these come first."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.items())
+
+
+def against(
+    best: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]],
+    figure: str,
+    name: Callable[[Mapping[str, Any]], str],
+) -> str:
+    """Return the best cell's mean, and of which others it is more than luck in the seeds.
+
+    Each with the difference in points, its 95 % interval, and the corrected p.
+    """
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for other in others:
+        found = compared(best, other)
+        if found:
+            difference, interval, p = found
+            reach = f", {100 * interval[0]:.2f} to {100 * interval[1]:.2f}" if interval else ""
+            points = f"{100 * difference:+.2f}{reach}, {p_text(p)}"
+            told[p < SIGNIFICANT].append(f"{name(other)} ({points})")
     parts = [
-        f"{best['dataset']}, {most} epochs: {label(best)} has the highest mean accuracy, "
         f"{100 * best[f'{figure}_mean']:.2f} %"
         + (f" ± {100 * best[f'{figure}_std']:.2f}" if best["n"] > 1 else "")
         + f" (n = {best['n']})"
@@ -109,12 +140,18 @@ def verdict(cells: Sequence[Mapping[str, Any]], figure: str) -> str:
     return "; ".join(parts) + "."
 
 
-def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """Return the corrected p of two cells' paired comparison, None where there is none."""
-    for a, b in ((one, other), (other, one)):
+def compared(
+    one: Mapping[str, Any], other: Mapping[str, Any]
+) -> tuple[float, list[float] | None, float] | None:
+    """Return one cell's paired difference from another, its interval, and the corrected p.
+
+    None where the two were not compared.
+    """
+    for a, b, sign in ((one, other, 1), (other, one, -1)):
         for entry in a["against"]:
             if place(a) | {entry["key"]: entry["value"]} == place(b):
-                return entry["p_holm"]
+                interval = entry["interval"] and sorted(sign * end for end in entry["interval"])
+                return sign * entry["difference"], interval, entry["p_holm"]
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -24,7 +24,7 @@ from stages.study.file import Study, Trial, changed_settings, concerns, flat
 FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
 COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")
 MACHINE_KEYS = ("train.threads",)  # settings that say how a trial ran, not what it trained
-PAIRED = ("model", "variant")  # what two cells may differ in to be compared
+PAIRED = ("model", "variant", "epochs")  # what two cells may differ in to be compared
 SAME = 1e-9  # accuracies that differ by less are equal but for rounding: an image weighs more
 KEYS = ("dataset", "model", "epochs")  # of every cell; its variant and the grid's others follow
 
@@ -190,6 +190,11 @@ def settings_of(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {key: cell[key] for key in keys}
 
 
+def varied(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of `settings_of` that any of the cells has: grids may differ in theirs."""
+    return list(dict.fromkeys(key for cell in cells for key in settings_of(cell)))
+
+
 def of_dataset(study: Study, cells: Sequence[Mapping[str, Any]], dataset: str) -> list[Published]:
     """Return what was published for a data set: by the study's file, else by everybody known."""
     if study.published is not None:
@@ -220,29 +225,51 @@ def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
         for floor in read_entries(FLOORS, Floor)
         if study.evaluate == "test"
     }
-    models = list(dict.fromkeys(cell["model"] for cell in cells))
     datasets = dict.fromkeys(cell["dataset"] for cell in cells)
     known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets}
-    extra = list(settings_of(cells[0]))
     several = len({cell["n"] for cell in cells}) > 1
-    lines: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        place = [cell["dataset"], *(str(cell[key]) for key in extra), str(cell["epochs"])]
-        line = lines.setdefault(repr(place), {"place": place, "published": []})
+
+    def accuracy(cell: Mapping[str, Any]) -> str:
         text = f"{100 * cell[f'{figure}_mean']:.2f}"
         if cell["n"] > 1:
             text += f" ± {100 * cell[f'{figure}_std']:.2f}"
         if several:
             text += f" (n = {cell['n']})"
-        floor = None if extra else floors.get((cell["dataset"], cell["model"], cell["epochs"]))
+        plain = not settings_of(cell)
+        floor = floors.get((cell["dataset"], cell["model"], cell["epochs"])) if plain else None
         if floor is not None and round(cell[f"{figure}_mean"], 9) < floor:
             text += f" (below {100 * floor:.2f})"
-        line[cell["model"]] = text
-        line["published"] += [
+        return text
+
+    def others(cell: Mapping[str, Any]) -> list[str]:
+        return [
             f"{entry.model} {100 * entry.accuracy:.2f}{'' if entry.epochs else '*'}"
             for entry in beside(cell, known[cell["dataset"]])
         ]
-    header = ["data", *extra, "epochs", *models, *(["published"] if figure == "accuracy" else [])]
+
+    return _side_by_side(cells, accuracy, others if figure == "accuracy" else None)
+
+
+def costs(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return the mean seconds of training as a Markdown table, laid out as `table`'s."""
+    return _side_by_side(cells, lambda cell: f"{cell['train_seconds_mean']:.0f}")
+
+
+def _side_by_side(
+    cells: Sequence[Mapping[str, Any]],
+    shown: Callable[[Mapping[str, Any]], str],
+    published: Callable[[Mapping[str, Any]], list[str]] | None = None,
+) -> str:
+    """Lay cells out as a Markdown table: a column a model, a row for all else."""
+    models = list(dict.fromkeys(cell["model"] for cell in cells))
+    extra = varied(cells)
+    lines: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        place = [cell["dataset"], *(str(cell.get(key, "")) for key in extra), str(cell["epochs"])]
+        line = lines.setdefault(repr(place), {"place": place, "published": []})
+        line[cell["model"]] = shown(cell)
+        line["published"] += published(cell) if published else []
+    header = ["data", *extra, "epochs", *models, *(["published"] if published else [])]
     rows = [header, ["---"] * (1 + len(extra)) + ["--:"] * (1 + len(models)) + ["---"]]
     for line in lines.values():
         told = [line.get(model, "") for model in models]
