@@ -14,6 +14,7 @@ import pytest
 from benchmarks.bench import table
 from stages.study.file import read_study
 from stages.study.page import verdicts
+from stages.study.results import costs
 from stages.study.results import table as comparison_table
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ def test_main_table_and_its_verdict_are_those_of_the_recorded_comparison():
     study = read_study(ROOT / "studies/comparison.yaml")
     cells = json.loads(committed("studies/results/comparison.json"))
     assert comparison_table(study, cells) in README
+    assert costs(cells) in README
     assert [sentence for sentence in verdicts(cells) if f"- {sentence}\n" not in README] == []
 
 

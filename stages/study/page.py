@@ -244,7 +244,7 @@ def ranked(
 
 
 def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
-    """Mean accuracy against the mean seconds of a training, a mark a cell."""
+    """Mean accuracy against the median seconds of a training, a mark a cell."""
     image, ax = figures.plt.subplots(figsize=(8, 4.5))
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
@@ -252,7 +252,7 @@ def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
     several = len({cell["epochs"] for cell in cells}) > 1
     for name, members in lines.items():
         members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
-        x = [cell["train_seconds_mean"] for cell in members]
+        x = [cell["train_seconds_median"] for cell in members]
         y = [cell[f"{figure}_mean"] for cell in members]
         style = style_of(members[0], cells)
         ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
@@ -262,7 +262,7 @@ def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
                             textcoords="offset points", fontsize=8)  # fmt: skip
     ax.set_xlim(left=0)
     note = " (number: epochs)" if several else ""
-    ax.set(xlabel=f"seconds of training, mean{note}", ylabel=named(figure))
+    ax.set(xlabel=f"seconds of training, median{note}", ylabel=named(figure))
     legend(image, ax)
     return image
 

@@ -69,7 +69,7 @@ def cells(
     list of dict
         The cell's keys (``dataset, model, epochs``, ``variant`` and the grid's others); ``n``;
         ``accuracy_mean``, ``accuracy_std``, ``accuracy_interval`` (95 %, Student's t; None with
-        one seed), the same of the other figures; ``train_seconds_mean``; ``recipe``, what differs
+        one seed), the same of the other figures; ``train_seconds_median``; ``recipe``, what differs
         from the committed parameters; ``machines``; ``against``, the paired comparisons.
     """
     groups: dict[tuple, list[tuple[Trial, Mapping[str, Any]]]] = defaultdict(list)
@@ -103,7 +103,9 @@ def _cell(members: Sequence[tuple[Trial, Mapping[str, Any]]], committed: Params)
             cell |= spread(figure, values)
     return cell | {
         "parameters": first["parameters"],
-        "train_seconds_mean": float(np.mean([result["train_seconds"] for _, result in members])),
+        "train_seconds_median": float(
+            np.median([result["train_seconds"] for _, result in members])
+        ),
         "recipe": recipe,
         "machines": sorted({result["processor"] for _, result in members}),
         "seeds": [trial.params.seed for trial, _ in members],
@@ -126,7 +128,7 @@ def spread(name: str, values: np.ndarray) -> dict[str, Any]:
 
 def _families(found: Sequence[Mapping[str, Any]], differing: str) -> list[list[int]]:
     """Return groups of cells, by index, that are alike in every key but one."""
-    known = {"n", "parameters", "recipe", "machines", "seeds", "against", "train_seconds_mean"}
+    known = {"n", "parameters", "recipe", "machines", "seeds", "against", "train_seconds_median"}
     groups: dict[str, list[int]] = defaultdict(list)
     for i, cell in enumerate(found):
         rest = {
@@ -251,8 +253,8 @@ def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def costs(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Return the mean seconds of training as a Markdown table, laid out as `table`'s."""
-    return _side_by_side(cells, lambda cell: f"{cell['train_seconds_mean']:.0f}")
+    """Return the median seconds of training as a Markdown table, laid out as `table`'s."""
+    return _side_by_side(cells, lambda cell: f"{cell['train_seconds_median']:.0f}")
 
 
 def _side_by_side(
