@@ -217,7 +217,7 @@ def beside(cell: Mapping[str, Any], entries: Sequence[Published]) -> list[Publis
 def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
     """Return the mean accuracies as a Markdown table, models side by side.
 
-    Mean ± standard deviation over the seeds in percent, n where cells differ in it; the published
+    Mean ± standard deviation over the seeds in percent, n where a cell has fewer than others; the published
     figures of the same epochs (* of epochs that were not stated); a mean of the committed recipe
     that misses its floor in `studies/floors.yaml` says so.
     """
@@ -229,13 +229,13 @@ def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
     }
     datasets = dict.fromkeys(cell["dataset"] for cell in cells)
     known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets}
-    several = len({cell["n"] for cell in cells}) > 1
+    most = max(cell["n"] for cell in cells)
 
     def accuracy(cell: Mapping[str, Any]) -> str:
         text = f"{100 * cell[f'{figure}_mean']:.2f}"
         if cell["n"] > 1:
             text += f" ± {100 * cell[f'{figure}_std']:.2f}"
-        if several:
+        if cell["n"] < most:
             text += f" (n = {cell['n']})"
         plain = not settings_of(cell)
         floor = floors.get((cell["dataset"], cell["model"], cell["epochs"])) if plain else None
