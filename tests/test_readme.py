@@ -98,10 +98,20 @@ def test_the_time_to_accuracy_is_the_recorded_one():
 
 @pytest.mark.parametrize("study", re.findall(r"studies/results/(search_\w+)\.json", RECIPES))
 def test_recipes_tables_are_the_recorded_searches(study):
-    cells = json.loads(committed(f"studies/results/{study}.json"))
+    path = f"studies/results/{study}.json"
+    cells = json.loads(committed(path))
     rows = [
         f"| {cell['variant']} | {cell['n']} | {cell['val_accuracy_mean'] * 100:.2f} ± "
         f"{cell['val_accuracy_std'] * 100:.2f} % | {cell['val_loss_mean']:.4f} |"
         for cell in sorted(cells, key=lambda cell: -cell["val_accuracy_mean"])
     ]
     assert "\n".join(rows) in RECIPES
+    base = read_study(ROOT / f"studies/{study}.yaml").base
+    own = {key.split(".")[1]: value for key, value in base.items()}
+    said = f"Base: rate {own['learning_rate']:g}, dropout {own['dropout']:g}, shift {own['shift']}"
+    said += ", flip." if own.get("flip") else "."
+    assert f"{said}\n\n<!-- tests/test_readme.py holds this table to {path} -->" in RECIPES
+    shared = {"batch_size": 256, "optimizer": "adam", "schedule": "one_cycle", "warmup": 0.25,
+              "clip_norm": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0, "rotation": 0.0,
+              "zoom": 0.0}  # fmt: skip
+    assert {key: own.get(key, value) for key, value in shared.items()} == shared
