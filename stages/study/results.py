@@ -217,9 +217,9 @@ def beside(cell: Mapping[str, Any], entries: Sequence[Published]) -> list[Publis
 def table(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
     """Return the mean accuracies as a Markdown table, models side by side.
 
-    Mean ± standard deviation over the seeds in percent, n where a cell has fewer than others; the published
-    figures of the same epochs (* of epochs that were not stated); a mean of the committed recipe
-    that misses its floor in `studies/floors.yaml` says so.
+    Mean ± standard deviation over the seeds in percent, n where a cell has fewer than others; the
+    published figures of the same epochs (* of epochs that were not stated); a mean of the committed
+    recipe that misses its floor in `studies/floors.yaml` says so.
     """
     figure = "accuracy" if study.evaluate == "test" else "val_accuracy"
     floors = {
