@@ -23,7 +23,7 @@ from pathlib import Path
 from stages.backend import Threads, choose_threads, configure
 from stages.checkpoints import FOLDER, Checkpoint, Progress
 from stages.files import run, write_csv, write_json
-from stages.params import MODELS, Convolutional, Params, load_params
+from stages.params import MODELS, Convolutional, Model, Train, load_params
 from stages.prepared import read_manifest, read_split
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
@@ -37,7 +37,7 @@ def main() -> None:
     params = load_params()
     section = getattr(params, name)
     manifest = read_manifest()
-    threads = threads_for(params, name, manifest["splits"]["train"]["images"])
+    threads = threads_for(params.train, section, manifest["splits"]["train"]["images"])
     configure(threads, params.seed, params.train.precision)
     from stages.archive import save_model
     from stages.models import build
@@ -103,16 +103,15 @@ def main() -> None:
     checkpoint.remove()
 
 
-def threads_for(params: Params, name: str, images: int) -> Threads:
+def threads_for(train: Train, section: Model, images: int) -> Threads:
     """Return the thread setting of a model's training on so many images.
 
     Batches go through the model whole where the last one has too few images to give each part
     one: an empty part has no mean to normalize by.
     """
-    section = getattr(params, name)
     batch_norm = isinstance(section, Convolutional) and section.batch_norm
-    threads = choose_threads(params.train.threads, params.train.batch_size, batch_norm)
-    last = images % params.train.batch_size or params.train.batch_size
+    threads = choose_threads(train.threads, train.batch_size, batch_norm)
+    last = images % train.batch_size or train.batch_size
     return threads if last >= threads.batch_parts else replace(threads, batch_parts=1)
 
 

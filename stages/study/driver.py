@@ -134,8 +134,9 @@ def check_last_batch(trial: Trial, images: int) -> None:
 
     A trial does not, and would train on an empty part.
     """
-    size = trial.params.train.batch_size
-    here, full = (threads_for(trial.params, trial.model, n) for n in (images, size))
+    train = trial.params.train
+    size = train.batch_size
+    here, full = (threads_for(train, trial.section, n) for n in (images, size))
     if here != full:
         raise StageError(
             f"{trial.params.dataset}: {images} images in batches of {size} leave {images % size} "
