@@ -26,6 +26,7 @@ from stages.prepared import PREPARED
 from stages.train import processor
 
 PUBLISHED_EPOCHS = 10
+PUBLISHED_DROPOUT = {"cnn": 0.5, "lstm": 0.2}
 OURS = {  # precision, epochs of our schedule: more take longer, too few do not get there
     "cnn": [("float32", 5), ("bfloat16", 6)],
     "lstm": [("float32", 4)],
@@ -79,6 +80,7 @@ def compare(model: str, rounds: int, data: Path) -> list[dict[str, Any]]:
 
 def plain_epochs(model: str, data: Path) -> list[Mapping[str, float]]:
     script = [str(PEERS / "keras_script.py"), "--batch", "128", "--no-batch-norm"]
+    script += ["--dropout", str(PUBLISHED_DROPOUT[model])]
     return measure([sys.executable, *script, "--epochs", str(PUBLISHED_EPOCHS), model, str(data)])[
         "epochs"
     ]

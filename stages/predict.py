@@ -48,11 +48,11 @@ def main() -> None:
     from stages.archive import load_model
     from stages.training import predict
 
-    path = Path(f"data/models/{arguments.model}.keras")
-    model = load_model(path)
+    file = Path(f"data/models/{arguments.model}.keras")
+    model = load_model(file)
     fits = (*manifest["image_shape"], len(manifest["class_names"]))
     if (*model.input_shape[1:], model.output_shape[-1]) != fits:
-        raise StageError(f"{path} is for other data than data/prepared; `dvc repro` trains it")
+        raise StageError(f"{file} is for other data than data/prepared; `dvc repro` trains it")
     probabilities = predict(model, np.stack([x for x, _ in prepared]))
     for path, (_, done), row in zip(arguments.images, prepared, probabilities, strict=True):
         print(f"{path}: {', '.join(done)}")

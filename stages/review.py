@@ -157,6 +157,7 @@ def compare_models(commit: str, there: dict, here: dict) -> tuple[list[dict[str,
     before = json.loads(show(commit, EVALUATION) or "{}")
     path = Path(EVALUATION)
     after = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    trials = recorded_trials()
     reason = ""
     if before and there.get("dataset") != here.get("dataset"):
         reason = f"the dataset changed from {there.get('dataset')} to {here.get('dataset')}"
@@ -174,7 +175,7 @@ def compare_models(commit: str, there: dict, here: dict) -> tuple[list[dict[str,
                 reason = "the test images are not the same"
             else:
                 difference = new["accuracy"] - old["accuracy"]
-                row["verdict"] = by_study(model, difference, there, here) or by_mcnemar(
+                row["verdict"] = by_study(model, difference, there, here, trials) or by_mcnemar(
                     old_rows, new_rows
                 )
         rows.append(row)
@@ -185,12 +186,14 @@ def confusion(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def by_study(model: str, difference: float, there: dict, here: dict) -> str:
+def by_study(
+    model: str, difference: float, there: dict, here: dict, trials: list[dict[str, Any]]
+) -> str:
     """Judge a difference by the spread over seeds that studies found on both sides, if they did.
 
     Two single runs differ by chance by sqrt(s₁² + s₂²), times Student's quantile.
     """
-    sides = [list(over_seeds(model, params).values()) for params in (there, here)]
+    sides = [list(over_seeds(model, params, trials).values()) for params in (there, here)]
     n = min(len(accuracies) for accuracies in sides)
     if n < 2:
         return ""
@@ -200,8 +203,16 @@ def by_study(model: str, difference: float, there: dict, here: dict) -> str:
     return f"{beyond} the seeds' spread, ±{reach:.2%} (study, n = {n})"
 
 
-def over_seeds(model: str, params: dict[str, Any]) -> dict[int, float]:
-    """Return, by seed, the test accuracies of the recorded trials of a model with these settings.
+def recorded_trials() -> list[dict[str, Any]]:
+    """Return the trials of all studies that are on disk."""
+    paths = sorted(TRIALS.glob("[!.]*.json"))  # with a dot: what a kill left half written
+    return [read_json(path) for path in paths]
+
+
+def over_seeds(
+    model: str, params: dict[str, Any], trials: list[dict[str, Any]]
+) -> dict[int, float]:
+    """Return, by seed, the test accuracies of the trials of a model with these settings.
 
     They may differ in the seed, the threads and the sections of other models. An ensemble has none.
     """
@@ -212,8 +223,7 @@ def over_seeds(model: str, params: dict[str, Any]) -> dict[int, float]:
     except StageError:  # parameters of another day
         return {}
     found = {}
-    for path in sorted(TRIALS.glob("[!.]*.json")):  # with a dot: what a kill left half written
-        trial = read_json(path)
+    for trial in trials:
         job, result = trial["job"], trial["result"]
         if (
             job["model"] == model

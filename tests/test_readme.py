@@ -96,6 +96,18 @@ def test_the_time_to_accuracy_is_the_recorded_one():
     assert "".join(shown) in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
 
 
+def test_the_effort_of_the_searches_is_that_of_their_rows():
+    rows = [
+        row["model"]
+        for path in (ROOT / "studies/results").glob("search_*.csv")
+        for row in csv.DictReader(path.read_text(encoding="utf-8").split("\n"))
+    ]
+    cnn, lstm, hybrid = (rows.count(model) for model in ("cnn", "lstm", "hybrid"))
+    said = f"{cnn} trials for the CNN, {lstm} for the LSTM, {hybrid} for the hybrid"
+    assert said in " ".join(README.split())
+    assert said in " ".join(RECIPES.split())
+
+
 @pytest.mark.parametrize("study", re.findall(r"studies/results/(search_\w+)\.json", RECIPES))
 def test_recipes_tables_are_the_recorded_searches(study):
     path = f"studies/results/{study}.json"

@@ -13,7 +13,7 @@ from conftest import Project, set_keys
 from review_project import branch, recorded, work
 
 from stages.params import parse_params
-from stages.review import by_mcnemar, by_study, cell, over_seeds
+from stages.review import by_mcnemar, by_study, cell, over_seeds, recorded_trials
 
 __all__ = ["branch", "recorded", "work"]
 UNITS = {"lstm.units": [24]}
@@ -164,9 +164,11 @@ def test_a_study_gives_the_spread(with_trials, difference, said):
     with_trials([0.9, 0.8], {"epochs": 2, "lstm.units": [9]})
     # t(0.975, 4) = 2.776; times sqrt(2) × 0.00158
     expected = f"{said} the seeds' spread, ±0.62% (study, n = 5)"
-    assert by_study("lstm", difference, there, here) == expected
-    assert by_study("cnn", difference, there, here) == ""
-    assert by_study("lstm", difference, there, set_keys(here, {"epochs": 4})) == ""
+    assert by_study("lstm", difference, there, here, recorded_trials()) == expected
+    assert by_study("cnn", difference, there, here, recorded_trials()) == ""
+    assert (
+        by_study("lstm", difference, there, set_keys(here, {"epochs": 4}), recorded_trials()) == ""
+    )
 
 
 def test_trials_of_other_settings_and_searches_do_not_count(with_trials):
@@ -174,15 +176,15 @@ def test_trials_of_other_settings_and_searches_do_not_count(with_trials):
     for changes in ({"lstm.dropout": 0.3}, {"train.batch_size": 7}, {"prepare.split_seed": 9}):
         with_trials([0.1, 0.2, 0.3], {"epochs": 3} | changes)
     with_trials([None] * 4, {"epochs": 3})
-    assert over_seeds("lstm", params) == {0: 0.5, 1: 0.7}
-    assert over_seeds("lstm", {"epochs": 3, "of": "another day"}) == {}
+    assert over_seeds("lstm", params, recorded_trials()) == {0: 0.5, 1: 0.7}
+    assert over_seeds("lstm", {"epochs": 3, "of": "another day"}, recorded_trials()) == {}
 
 
 def test_trials_that_a_kill_left_half_written_do_not_count(with_trials, tmp_path):
     params = with_trials([0.5, 0.7], {})
     half = tmp_path / "studies/trials/.0-abcdefgh.json"  # as `stages.files.replacing` names it
     half.write_text('{"job": {"model', encoding="utf-8")
-    assert over_seeds("lstm", params) == {0: 0.5, 1: 0.7}
+    assert over_seeds("lstm", params, recorded_trials()) == {0: 0.5, 1: 0.7}
 
 
 def test_mcnemar_counts_the_discordant_images():

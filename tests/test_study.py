@@ -20,6 +20,7 @@ from stages.files import StageError
 from stages.params import MODELS, PARAMS_FILE
 from stages.study.cluster import has_ray
 from stages.study.driver import (
+    check_cores,
     check_last_batch,
     cores_of_a_trial,
     make_trial_job,
@@ -199,13 +200,13 @@ def test_a_batch_of_too_few_images_is_refused_before_anything_is_trained(tiny_do
 def test_all_cores_are_this_machines_and_no_clusters(monkeypatch):
     study = Study.model_validate({"description": "a test", "evaluate": "test", "grid": GRID})
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    assert cores_of_a_trial(study, 999) == 999
+    check_cores(cores_of_a_trial(study, 999))
     with pytest.raises(StageError, match="--cpus 0 is for one machine"):
         cores_of_a_trial(study, 0)
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert cores_of_a_trial(study, 0) == joblib.cpu_count()
     with pytest.raises(StageError, match="asks for 999 cores"):
-        cores_of_a_trial(study, 999)
+        check_cores(cores_of_a_trial(study, 999))
 
 
 def test_a_trial_that_was_there_and_is_gone_is_missing_too(tiny_document, capsys):

@@ -15,8 +15,6 @@ import keras
 import numpy as np
 from keras import layers
 
-PUBLISHED_DROPOUT = {"cnn": 0.5, "lstm": 0.2, "hybrid": 0.2}
-
 parser = argparse.ArgumentParser()
 parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
 parser.add_argument("folder", help="of the prepared arrays")
@@ -24,10 +22,9 @@ parser.add_argument("--precision", choices=["float32", "bfloat16"], default="flo
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch", type=int, default=256)
-parser.add_argument("--dropout", type=float, help="by default what was published")
+parser.add_argument("--dropout", type=float, default=0.0)
 parser.add_argument("--no-batch-norm", action="store_true")
 arguments = parser.parse_args()
-dropout = PUBLISHED_DROPOUT[arguments.model] if arguments.dropout is None else arguments.dropout
 
 keras.utils.set_random_seed(1)
 if arguments.precision == "bfloat16":
@@ -52,9 +49,9 @@ def convolutions(padding):
 def rows(features):
     yield layers.Reshape((-1, features))
     yield layers.LSTM(128)
-    yield layers.Dropout(dropout)
+    yield layers.Dropout(arguments.dropout)
     yield layers.Dense(64, activation="relu")
-    yield layers.Dropout(dropout)
+    yield layers.Dropout(arguments.dropout)
 
 
 hidden = {
@@ -62,7 +59,7 @@ hidden = {
         *convolutions("valid"),
         layers.Flatten(),
         layers.Dense(128, activation="relu"),
-        layers.Dropout(dropout),
+        layers.Dropout(arguments.dropout),
     ],
     "lstm": lambda: rows(28),
     "hybrid": lambda: [*convolutions("same"), *rows(7 * 64)],

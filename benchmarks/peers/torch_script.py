@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-PUBLISHED_DROPOUT = {"cnn": 0.5, "lstm": 0.2, "hybrid": 0.2}
-
 parser = argparse.ArgumentParser()
 parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
 parser.add_argument("folder", help="of the prepared arrays")
@@ -24,9 +22,8 @@ parser.add_argument("--precision", choices=["float32", "bfloat16"], default="flo
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch", type=int, default=256)
-parser.add_argument("--dropout", type=float, help="by default what was published")
+parser.add_argument("--dropout", type=float, default=0.0)
 arguments = parser.parse_args()
-dropout = PUBLISHED_DROPOUT[arguments.model] if arguments.dropout is None else arguments.dropout
 torch.manual_seed(1)
 
 
@@ -64,10 +61,10 @@ class LastStep(nn.Module):
 def rows(features):
     return [
         LastStep(features),
-        nn.Dropout(dropout),
+        nn.Dropout(arguments.dropout),
         nn.Linear(128, 64),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        nn.Dropout(arguments.dropout),
         nn.Linear(64, 10),
     ]
 
@@ -78,7 +75,7 @@ layers = {
         nn.Flatten(),
         nn.Linear(1600, 128),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        nn.Dropout(arguments.dropout),
         nn.Linear(128, 10),
     ],
     "lstm": lambda: rows(28),

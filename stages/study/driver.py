@@ -70,6 +70,7 @@ def main() -> None:
     print(f"{arguments.study.stem}: {len(found)} trials, of which {done} are done", flush=True)
     if arguments.list:
         return
+    check_cores(cpus)
     failures = []
     if missing and not arguments.results:
         failures = run_missing(list(missing.values()), data, study, cpus)
@@ -90,16 +91,17 @@ def cores_of_a_trial(study: Study, wanted: int | None) -> int:
     Raises
     ------
     StageError
-        This machine has fewer; or all are wanted where a cluster will run the trials, whose
-        nodes may have another number.
+        All are wanted where a cluster will run the trials, whose nodes may have another number.
     """
-    cluster = os.environ.get("RAY_ADDRESS")
-    if cluster and wanted == 0:
+    if os.environ.get("RAY_ADDRESS") and wanted == 0:
         raise StageError("--cpus 0 is for one machine: say how many cores of a node a trial gets")
-    cpus = study.cpus if wanted is None else wanted or joblib.cpu_count()
-    if not cluster and cpus > joblib.cpu_count():
+    return study.cpus if wanted is None else wanted or joblib.cpu_count()
+
+
+def check_cores(cpus: int) -> None:
+    """Raise StageError where this machine is to run trials of more cores than it has."""
+    if not os.environ.get("RAY_ADDRESS") and cpus > joblib.cpu_count():
         raise StageError(f"a trial asks for {cpus} cores, of which there are {joblib.cpu_count()}")
-    return cpus
 
 
 def prepare_all(found: Sequence[Trial], study: Study) -> dict[str, Data]:
