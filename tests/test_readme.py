@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import subprocess
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from benchmarks.bench import table
 from stages.study.file import read_study
-from stages.study.page import verdicts
+from stages.study.page import by, compared, overview, verdicts
 from stages.study.results import costs
 from stages.study.results import table as comparison_table
+from stages.verdict import SIGNIFICANT
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +42,45 @@ def test_main_table_and_its_verdict_are_those_of_the_recorded_comparison():
     assert comparison_table(study, cells) in README
     assert costs(cells) in README
     assert [sentence for sentence in verdicts(cells) if f"- {sentence}\n" not in README] == []
+
+
+def test_the_short_verdict_is_that_of_the_recorded_comparison():
+    cells = json.loads(committed("studies/results/comparison.json"))
+    behind: dict[tuple[str, str], list[tuple[float, float]]] = {}  # the best: difference, p
+    for _, row in by(lambda cell: (cell["dataset"], cell["epochs"]), cells):
+        best = max(row, key=lambda cell: cell["accuracy_mean"])
+        for cell in row:
+            if cell is not best:
+                difference, _, p = compared(best, cell)
+                behind.setdefault((cell["dataset"], cell["model"]), []).append((difference, p))
+                if cell["dataset"] == "fashion_mnist":
+                    assert best["model"] == "hybrid"
+                    assert (p >= SIGNIFICANT) == (cell["model"] == "cnn" and cell["epochs"] == 8)
+                else:
+                    assert (p >= SIGNIFICANT) == (cell["model"] != "lstm")
+
+    def reach(dataset: str, model: str) -> str:
+        ends = [100 * difference for difference, p in behind[dataset, model] if p < SIGNIFICANT]
+        return f"{min(ends):.2f} to {max(ends):.2f}"
+
+    text = " ".join(README.split())
+    assert f"the LSTM is {reach('mnist', 'lstm')} points behind the better one" in text
+    assert f"the CNN is {reach('fashion_mnist', 'cnn')} points behind it from 10 epochs on" in text
+    assert f"the LSTM {reach('fashion_mnist', 'lstm')} at all of them" in text
+    late = {cell["epochs"]: cell for cell in cells
+            if (cell["dataset"], cell["model"]) == ("fashion_mnist", "lstm")}  # fmt: skip
+    assert compared(late[30], late[20])[2] >= SIGNIFICANT
+
+
+def test_the_picture_is_that_of_the_recorded_comparison():
+    rows = [
+        row | {"epochs": int(row["epochs"]), "accuracy": float(row["accuracy"])}
+        for row in csv.DictReader(committed("studies/results/comparison.csv").split("\n"))
+    ]
+    cells = json.loads(committed("studies/results/comparison.json"))
+    drawn = overview(read_study(ROOT / "studies/comparison.yaml"), cells, rows)
+    kept = imread(ROOT / "studies/results/comparison.png")
+    assert np.array_equal(imread(io.BytesIO(drawn)), kept)
 
 
 @pytest.mark.parametrize("study", re.findall(r"holds this table to results/(\w+)\.json", STUDIES))

@@ -47,7 +47,7 @@ def test_a_stage_depends_on_its_file_and_on_all_that_a_study_imports(name):
     assert STAGES[name]["cmd"] == f"python -m stages.study studies/{name}.yaml"
     assert STAGES[name]["wdir"] == ".."
     assert paths(STAGES[name]["outs"]) == [
-        f"studies/results/{name}.{kind}" for kind in ("csv", "json", "html")
+        f"studies/results/{name}.{kind}" for kind in ("csv", "json", "html", "png")
     ]
 
 

@@ -10,10 +10,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
+from stages import figures as drawing
 from stages.params import parse_params
 from stages.statistics import holm
 from stages.study.file import Study, trials, with_settings
-from stages.study.page import page, verdicts
+from stages.study.page import overview, page, verdicts
 from stages.study.results import cells, command, costs, paired, row, spread, table
 
 HOSTILE = "<script>alert(1)</script>"
@@ -281,6 +282,32 @@ def test_the_page_holds_whatever_its_cells_are_called(results, evaluate, epochs)
     assert text.count("<svg") == 2
     assert "Content-Security-Policy" in text
     assert ("test set was not opened" in text) == (evaluate == "val")
+
+
+def test_the_overview_has_a_panel_a_data_set_with_each_curve_named_once(results, monkeypatch):
+    study, found, committed = results(
+        {"dataset": ["mnist", "digits"], "model": ["cnn", "lstm"], "epochs": [1, 2],
+         "seed": [1, 2]},
+        published=[{"dataset": "mnist", "model": "cnn", "epochs": 1, "accuracy": 0.9,
+                    "loss": None, "source": "here", "note": None}],
+    )  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(drawing, "as_png", lambda image, *_: drawn.append(image) or b"")
+    rows = [row(trial, result, "d", committed) for trial, result in found]
+    overview(study, cells(found, committed), rows)
+    (image,) = drawn
+    assert [ax.get_title() for ax in image.axes] == ["mnist", "digits"]
+    (legend,) = image.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["published: cnn", "cnn", "lstm"]
+    for ax in image.axes:
+        means = {bars.get_label(): list(bars.lines[0].get_ydata()) for bars in ax.containers}
+        assert means == {
+            cell["model"]: [
+                other["accuracy_mean"] for other in cells(found, committed)
+                if (other["dataset"], other["model"]) == (ax.get_title(), cell["model"])
+            ]
+            for cell in cells(found, committed)
+        }  # fmt: skip
 
 
 def test_the_page_of_a_single_trial_says_that_there_is_nothing_to_compare(results):

@@ -5,8 +5,9 @@
 `stages/study/file.py` says what a study's file holds. Every finished trial is kept at once in
 `studies/trials/`, named by a digest of what determines it, with its log: run again after an
 interruption, or with a larger grid, only what is missing is trained. Writes
-`studies/results/NAME.csv` (a row a trial), `NAME.json` (means, spreads, comparisons) and
-`NAME.html`; ends with status 1 and the list of what is missing where a trial failed.
+`studies/results/NAME.csv` (a row a trial), `NAME.json` (means, spreads, comparisons), the page
+`NAME.html` and its first picture, `NAME.png`; ends with status 1 and the list of what is missing
+where a trial failed.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from stages.datasets import load_dataset
 from stages.files import StageError, read_json, write_csv, write_json, write_text
 from stages.params import PARAMS_FILE, Params, parse_params, read_yaml
 from stages.prepare import manifest, split
+from stages.report import save
 from stages.study.cluster import Outcome, Progress, connected, run_jobs
 from stages.study.file import Study, Trial, read_study, trials
-from stages.study.page import page, verdicts
+from stages.study.page import overview, page, verdicts
 from stages.study.results import cells, row, table
 from stages.study.trial import Job, make_job
 from stages.study.worker import run_alike, versions
@@ -261,12 +263,13 @@ def write_results(
     found = cells([(trial, result) for trial, result, _ in finished], committed)
     write_json(RESULTS / f"{name}.json", found)
     write_text(RESULTS / f"{name}.html", page(name, study, found, rows))
+    save(RESULTS / f"{name}.png", overview(study, found, rows))
     part = "test" if study.evaluate == "test" else "validation"
     counts = [cell["n"] for cell in found]
     seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
     print(f"\n{part} accuracy, %, mean ± standard deviation over {seeds} seeds:\n")
     print(table(study, found), *verdicts(found), sep="\n")
-    print(f"wrote {RESULTS / name}.csv, .json and .html")
+    print(f"wrote {RESULTS / name}.csv, .json, .html and .png")
 
 
 def report_missing(failures: Sequence[Outcome], jobs: Sequence[Job]) -> None:

@@ -26,7 +26,7 @@ def page(
     name: str, study: Study, cells: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> str:
     """Return the page as HTML; `cells` and `rows` are those of `stages.study.results`."""
-    figure = "accuracy" if study.evaluate == "test" else "val_accuracy"
+    figure = figure_of(study)
     known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets(cells)}
     return render(
         TEMPLATE,
@@ -56,6 +56,33 @@ def page(
             "colours": {model: figures.look(model, MODELS)["color"] for model in MODELS},
         },
     )  # fmt: skip
+
+
+def overview(
+    study: Study, cells: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> bytes:
+    """Return the accuracies of all data sets as one PNG, a panel each, for a README.
+
+    Equal results give equal bytes; `cells` and `rows` are those of `page`.
+    """
+    names = datasets(cells)
+    with figures.styled():
+        size = (max(8, 5.2 * len(names)), 4.4)
+        image, axes = figures.plt.subplots(1, len(names), figsize=size, squeeze=False)
+        for ax, dataset in zip(axes[0], names, strict=True):
+            members = [cell for cell in cells if cell["dataset"] == dataset]
+            entries = of_dataset(study, cells, dataset)
+            accuracies(ax, members, rows, entries, figure_of(study))
+            ax.set_title(dataset)
+        legend(image, axes[0])
+        content = figures.as_png(image, figures.SMALL_DPI)
+        figures.plt.close(image)
+    return content
+
+
+def figure_of(study: Study) -> str:
+    """Return which figure of its trials a study compares."""
+    return "accuracy" if study.evaluate == "test" else "val_accuracy"
 
 
 def datasets(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -170,12 +197,12 @@ def draw(
     prefix: str,
 ) -> dict[str, Markup]:
     """Return the figures of one data set as SVG."""
-    several = len({cell["epochs"] for cell in cells}) > 1
+    high = 5 if numbers_of_epochs(cells) > 1 else 1.6 + 0.36 * len(cells)
     with figures.styled():
-        made = {
-            "accuracy": (against_epochs if several else ranked)(cells, rows, entries, figure),
-            "cost": against_time(cells, figure),
-        }
+        image, ax = figures.plt.subplots(figsize=(8, high))
+        accuracies(ax, cells, rows, entries, figure)
+        legend(image, [ax])
+        made = {"accuracy": image, "cost": against_time(cells, figure)}
         titles = {
             "accuracy": f"{prefix}accuracy: mean accuracy and 95 % interval over seeds",
             "cost": f"{prefix}cost: mean accuracy against seconds of training",
@@ -187,14 +214,23 @@ def draw(
     return drawn
 
 
+def numbers_of_epochs(cells: Sequence[Mapping[str, Any]]) -> int:
+    return len({cell["epochs"] for cell in cells})
+
+
+def accuracies(ax: Any, cells: Sequence[Mapping[str, Any]], *others: Any) -> None:
+    """Draw the accuracies of one data set, against the epochs where there are several."""
+    (against_epochs if numbers_of_epochs(cells) > 1 else ranked)(ax, cells, *others)
+
+
 def against_epochs(
+    ax: Any,
     cells: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     entries: Sequence[Published],
     figure: str,
-) -> Figure:
+) -> None:
     """Mean and 95 % interval against the epochs, a line a model and variant; a dot a seed."""
-    image, ax = figures.plt.subplots(figsize=(8, 5))
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         lines.setdefault(label(cell), []).append(cell)
@@ -214,19 +250,17 @@ def against_epochs(
         mark(ax, entry, [entry.epochs] if entry.epochs else [min(epochs), max(epochs)], "y")
     ax.set(xlabel="epochs", ylabel=f"{named(figure)}, mean and 95 % interval")
     ax.set_xticks(sorted({*epochs, *(entry.epochs for entry in entries if entry.epochs)}))
-    legend(image, ax)
-    return image
 
 
 def ranked(
+    ax: Any,
     cells: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     entries: Sequence[Published],
     figure: str,
-) -> Figure:
+) -> None:
     """One number of epochs: a line a cell, best first, with its interval and a dot a seed."""
     order = sorted(cells, key=lambda cell: -cell[f"{figure}_mean"])
-    image, ax = figures.plt.subplots(figsize=(8, 1.6 + 0.36 * len(order)))
     for y, cell in enumerate(order):
         style = style_of(cell, cells)
         error = reach([cell], figure)
@@ -238,9 +272,6 @@ def ranked(
     ax.set_yticks(range(len(order)), [label(cell) for cell in order])
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_xlabel(f"{named(figure)}, mean and 95 % interval")
-    if ax.get_legend_handles_labels()[1]:
-        legend(image, ax)
-    return image
 
 
 def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
@@ -249,7 +280,7 @@ def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         lines.setdefault(label(cell), []).append(cell)
-    several = len({cell["epochs"] for cell in cells}) > 1
+    several = numbers_of_epochs(cells) > 1
     for name, members in lines.items():
         members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
         x = [cell["train_seconds_median"] for cell in members]
@@ -263,7 +294,7 @@ def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
     ax.set_xlim(left=0)
     note = " (number: epochs)" if several else ""
     ax.set(xlabel=f"seconds of training, median{note}", ylabel=named(figure))
-    legend(image, ax)
+    legend(image, [ax])
     return image
 
 
@@ -315,8 +346,12 @@ def named(figure: str) -> str:
     return "test accuracy" if figure == "accuracy" else "validation accuracy"
 
 
-def legend(image: Figure, ax: Any) -> None:
-    """One legend below the figure, in as many columns as fit."""
-    handles, labels = ax.get_legend_handles_labels()
-    columns = max(1, min(len(labels), int(90 / (8 + max(map(len, labels))))))
-    image.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+def legend(image: Figure, axes: Sequence[Any]) -> None:
+    """One legend below the figure, in as many columns as fit; none where nothing has a name."""
+    entries = {text: handle for ax in axes
+               for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    if entries:
+        wide = image.get_figwidth() * 11  # letters
+        columns = max(1, min(len(entries), int(wide / (8 + max(map(len, entries))))))
+        image.legend(entries.values(), entries, loc="outside lower center", ncols=columns,
+                     fontsize=9)  # fmt: skip
