@@ -128,6 +128,32 @@ def test_speed_tables_are_the_recorded_benchmark():
     assert result["machine"] in README
 
 
+def test_the_throughput_and_overhead_of_studies_are_the_recorded_ones():
+    found = json.loads(committed("studies/measured/throughput.json"))
+
+    def cell(numbers: list[float], form: str) -> str:
+        return f"{median(numbers):{form}} ({min(numbers):{form}} to {max(numbers):{form}})"
+
+    for name, entry in found.items():
+        if name != "machine":
+            one, packed = entry["trials_per_hour"].values()
+            shown = " | ".join((cell(one, ".1f"), cell(packed, ".1f")))
+            row = f"| {name}, {entry['epochs']} epochs | {shown} |"
+            assert f"{row} {cell(entry['ratio']['each'], '.2f')} |\n" in STUDIES
+    found = json.loads(committed("studies/measured/overhead.json"))
+    memory = found["driver_resident_bytes"]
+    for number in (
+        f"{found['code_bytes'] / 1e6:.2f} MB |",
+        f"{found['array_bytes'] / 1e6:.1f} MB sent",
+        f"{found['result_bytes'] / 1e3:.1f} kB |",
+        f"{found['seconds_a_trial_and_core']:.1f} s of a core |",
+        f"| {1000 * found['driver_cpu_seconds_a_trial']:.1f} ms |",
+        f"| {memory['start'] / 1e6:.0f} MB, {memory['half'] / 1e6:.0f} MB with the arrays in",
+        f"{found['driver_bytes_a_trial'] / 1e3:.0f} kB a result",
+    ):
+        assert number in STUDIES
+
+
 def test_the_time_to_accuracy_is_the_recorded_one():
     rows = json.loads(committed("benchmarks/time_to_accuracy.json"))["rows"]
     shown = [
