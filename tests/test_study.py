@@ -174,7 +174,7 @@ def test_results_are_a_row_a_trial_a_cell_and_a_page(studied):
     page = studied.read("studies/results/tiny.html")
     assert page.startswith("<!doctype html>")
     assert all(row["command"] in page.replace("&#39;", "'") for row in mine)
-    assert (studied.root / "studies/results/tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert studied.path("studies/results/tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_worker_with_other_libraries_trains_nothing():
