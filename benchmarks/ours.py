@@ -2,8 +2,9 @@
 
     python -m benchmarks.ours cnn data/prepared
 
-Everything is as params.yaml has it: augmentation and learning-rate schedule included. Prints a
-JSON object: the seconds of each epoch with its validation, of which the first builds the graph.
+Everything is as params.yaml has it, augmentation and learning-rate schedule included, but for
+what `--set` names. Prints a JSON object: the seconds of each epoch with its validation, of which
+the first builds the graph.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 from stages.backend import choose_threads, configure
-from stages.params import MODELS, Convolutional, load_params
+from stages.params import MODELS, PARAMS_FILE, Convolutional, parse_params, read_yaml
 from stages.prepared import read_split
 
 
@@ -24,9 +25,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument(
+        "--set", type=json.loads, default={}, help="of the model's section, a JSON object"
+    )
     arguments = parser.parse_args()
 
-    params = load_params()
+    document = read_yaml(PARAMS_FILE)
+    params = parse_params(document | {arguments.model: document[arguments.model] | arguments.set})
     section = getattr(params, arguments.model)
     precision = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[arguments.precision]
     batch_norm = isinstance(section, Convolutional) and section.batch_norm

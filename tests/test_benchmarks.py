@@ -19,6 +19,7 @@ from benchmarks.multiply_adds import inference, training
 from benchmarks.time_to_accuracy import seconds_until
 from stages.models import build
 from stages.params import MODELS
+from stages.study.file import read_study
 
 TORCH = ROOT / ".venv-torch/bin/python"
 
@@ -152,6 +153,24 @@ def test_seconds_until_the_accuracy_is_there():
     assert seconds_until(epochs, 0.7) == 4
     assert seconds_until(epochs, 0.5) == 2
     assert seconds_until(epochs, 0.95) is None
+
+
+def test_the_short_recipe_is_one_that_was_searched():
+    study = read_study(ROOT / "studies/search_cnn_3.yaml")
+    (epochs,) = {epochs for _, epochs in time_to_accuracy.OURS["cnn"]}
+    assert study.evaluate == "val"
+    assert study.grid[0]["epochs"] == [epochs]
+    changed = {f"cnn.{key}": value for key, value in time_to_accuracy.CHANGED["cnn"].items()}
+    assert changed in study.variants.values()
+
+
+def test_our_side_trains_with_what_is_set(arrays):
+    words = ["benchmarks.ours", "--epochs", "1", "--fraction", "0.1", "lstm", str(arrays)]
+    plain, wider = (
+        json.loads(run_module(*words, *more).stdout)["parameters"]
+        for more in ((), ("--set", '{"dense": 65}'))
+    )
+    assert wider - plain == 128 + 1 + 10  # one more unit: its weights, its bias, its outputs
 
 
 def test_a_share_is_told_only_of_what_got_there_in_every_round(monkeypatch):
