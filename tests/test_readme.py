@@ -190,9 +190,10 @@ def test_recipes_tables_are_the_recorded_searches(study):
     base = read_study(ROOT / f"studies/{study}.yaml").base
     own = {key.split(".")[1]: value for key, value in base.items()}
     said = f"Base: rate {own['learning_rate']:g}, dropout {own['dropout']:g}, shift {own['shift']}"
-    said += ", flip." if own.get("flip") else "."
+    said += ", flip" if own.get("flip") else ""
+    said += "".join(f", {key} {own[key]:g}" for key in ("rotation", "zoom") if own.get(key))
+    said += ", bfloat16." if own.get("precision") == "mixed_bfloat16" else "."
     assert f"{said}\n\n<!-- tests/test_readme.py holds this table to {path} -->" in RECIPES
     shared = {"batch_size": 256, "optimizer": "adam", "schedule": "one_cycle", "warmup": 0.25,
-              "clip_norm": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0, "rotation": 0.0,
-              "zoom": 0.0}  # fmt: skip
+              "clip_norm": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0}  # fmt: skip
     assert {key: own.get(key, value) for key, value in shared.items()} == shared
