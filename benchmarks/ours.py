@@ -16,6 +16,7 @@ from pathlib import Path
 from stages.backend import choose_threads, configure
 from stages.params import MODELS, PARAMS_FILE, Convolutional, parse_params, read_yaml
 from stages.prepared import read_split
+from stages.study.file import with_settings
 
 
 def main() -> None:
@@ -26,12 +27,11 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument(
-        "--set", type=json.loads, default={}, help="of the model's section, a JSON object"
+        "--set", type=json.loads, default={}, help="dotted keys and their values, a JSON object"
     )
     arguments = parser.parse_args()
 
-    document = read_yaml(PARAMS_FILE)
-    params = parse_params(document | {arguments.model: document[arguments.model] | arguments.set})
+    params = parse_params(with_settings(read_yaml(PARAMS_FILE), arguments.set))
     section = getattr(params, arguments.model)
     precision = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[arguments.precision]
     batch_norm = isinstance(section, Convolutional) and section.batch_norm

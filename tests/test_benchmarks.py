@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 
 from benchmarks import time_to_accuracy
@@ -19,7 +20,7 @@ from benchmarks.multiply_adds import inference, training
 from benchmarks.time_to_accuracy import seconds_until
 from stages.models import build
 from stages.params import MODELS
-from stages.study.file import read_study
+from stages.study.file import flat, read_study
 
 TORCH = ROOT / ".venv-torch/bin/python"
 
@@ -156,19 +157,22 @@ def test_seconds_until_the_accuracy_is_there():
 
 
 def test_the_short_recipe_is_one_that_was_searched():
-    study = read_study(ROOT / "studies/search_cnn_3.yaml")
+    study = read_study(ROOT / "studies/search_cnn_2_epochs.yaml")
     (epochs,) = {epochs for _, epochs in time_to_accuracy.OURS["cnn"]}
     assert study.evaluate == "val"
     assert study.grid[0]["epochs"] == [epochs]
-    changed = {f"cnn.{key}": value for key, value in time_to_accuracy.CHANGED["cnn"].items()}
-    assert changed in study.variants.values()
+    searched = study.base | study.variants["batch 128"]
+    changed = time_to_accuracy.CHANGED["cnn"]
+    assert changed.keys() <= searched.keys()
+    committed = flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    assert {key: (committed | changed)[key] for key in searched} == searched
 
 
 def test_our_side_trains_with_what_is_set(arrays):
     words = ["benchmarks.ours", "--epochs", "1", "--fraction", "0.1", "lstm", str(arrays)]
     plain, wider = (
         json.loads(run_module(*words, *more).stdout)["parameters"]
-        for more in ((), ("--set", '{"dense": 65}'))
+        for more in ((), ("--set", '{"lstm.dense": 65}'))
     )
     assert wider - plain == 128 + 1 + 10  # one more unit: its weights, its bias, its outputs
 
