@@ -225,6 +225,5 @@ def test_the_commands_are_the_recipes_of_the_comparison():
         recipes.add(place)
         recipe = own_recipe(*place)
         assert {key: yaml.safe_load(value) for key, value in settings.items()} == recipe != {}
-    assert recipes == {("mnist", 20), ("fashion_mnist", 8), ("fashion_mnist", 20)}, (
-        "each that differs"
-    )
+    fashion = {("fashion_mnist", epochs) for epochs in (8, 20, 30)}
+    assert recipes == {("mnist", 20)} | fashion, "each that differs"
