@@ -74,8 +74,8 @@ def test_the_short_benchmark_measures_every_side(arrays, tmp_path):
         assert f"| {row['model']} | {row['precision']} |" in done.stdout
     if TORCH.exists():
         # PyTorch does not count the moving averages as parameters, and its LSTM has two biases.
-        gates, averages = 4 * 128, 2 * (32 + 64)
-        extra = {"cnn": -averages, "lstm": gates, "hybrid": gates - averages}
+        averages = 2 * (32 + 64)
+        extra = {"cnn": -averages, "lstm": 4 * 128, "hybrid": 4 * 144 - averages}
         for row in result["rows"]:
             ours = row["parameters"]["ours"]
             assert row["parameters"]["torch"] == ours + extra[row["model"]]

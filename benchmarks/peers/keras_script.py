@@ -38,17 +38,17 @@ x_train, y_train = x_train[:n].astype("float32") / 255, y_train[:n]
 x_val = x_val.astype("float32") / 255
 
 
-def convolutions(padding):
+def convolutions():
     for filters in (32, 64):
-        yield layers.Conv2D(filters, 3, padding=padding, activation="relu")
+        yield layers.Conv2D(filters, 3, activation="relu")
         yield layers.MaxPooling2D(2)
         if not arguments.no_batch_norm:
             yield layers.BatchNormalization(momentum=0.9)
 
 
-def rows(features):
+def rows(features, units):
     yield layers.Reshape((-1, features))
-    yield layers.LSTM(128)
+    yield layers.LSTM(units)
     yield layers.Dropout(arguments.dropout)
     yield layers.Dense(64, activation="relu")
     yield layers.Dropout(arguments.dropout)
@@ -56,13 +56,13 @@ def rows(features):
 
 hidden = {
     "cnn": lambda: [
-        *convolutions("valid"),
+        *convolutions(),
         layers.Flatten(),
         layers.Dense(128, activation="relu"),
         layers.Dropout(arguments.dropout),
     ],
-    "lstm": lambda: rows(28),
-    "hybrid": lambda: [*convolutions("same"), *rows(7 * 64)],
+    "lstm": lambda: rows(28, 128),
+    "hybrid": lambda: [*convolutions(), *rows(5 * 64, 144)],
 }
 model = keras.Sequential(
     [

@@ -39,9 +39,9 @@ def load(part):
 (x_train, y_train), (x_val, y_val) = load("train"), load("val")
 
 
-def convolutions(padding):
+def convolutions():
     for before, filters in ((1, 32), (32, 64)):
-        yield nn.Conv2d(before, filters, 3, padding=padding)
+        yield nn.Conv2d(before, filters, 3)
         yield nn.ReLU()
         yield nn.MaxPool2d(2)
         yield nn.BatchNorm2d(filters)
@@ -50,19 +50,19 @@ def convolutions(padding):
 class LastStep(nn.Module):
     """An LSTM over the rows of (n, channels, height, width), of which the last step is kept."""
 
-    def __init__(self, features):
+    def __init__(self, features, units):
         super().__init__()
-        self.lstm = nn.LSTM(features, 128, batch_first=True)
+        self.lstm = nn.LSTM(features, units, batch_first=True)
 
     def forward(self, x):
         return self.lstm(x.permute(0, 2, 3, 1).flatten(2))[0][:, -1]
 
 
-def rows(features):
+def rows(features, units):
     return [
-        LastStep(features),
+        LastStep(features, units),
         nn.Dropout(arguments.dropout),
-        nn.Linear(128, 64),
+        nn.Linear(units, 64),
         nn.ReLU(),
         nn.Dropout(arguments.dropout),
         nn.Linear(64, 10),
@@ -71,15 +71,15 @@ def rows(features):
 
 layers = {
     "cnn": lambda: [
-        *convolutions(0),
+        *convolutions(),
         nn.Flatten(),
         nn.Linear(1600, 128),
         nn.ReLU(),
         nn.Dropout(arguments.dropout),
         nn.Linear(128, 10),
     ],
-    "lstm": lambda: rows(28),
-    "hybrid": lambda: [*convolutions(1), *rows(7 * 64)],
+    "lstm": lambda: rows(28, 128),
+    "hybrid": lambda: [*convolutions(), *rows(5 * 64, 144)],
 }
 model = nn.Sequential(*layers[arguments.model]()).to(memory_format=torch.channels_last)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
