@@ -15,6 +15,8 @@ import pytest
 from matplotlib.image import imread
 
 from benchmarks.bench import table
+from stages.expected import FLOORS, Floor, read_entries
+from stages.params import ENSEMBLE
 from stages.study.file import read_study
 from stages.study.page import by, compared, overview, verdicts
 from stages.study.results import costs
@@ -114,6 +116,21 @@ def test_result_table_is_the_committed_run():
         assert seconds == (f"{float(row['seconds_per_epoch']):.1f}" if model != "ensemble" else "")
 
 
+def test_the_committed_run_is_as_far_from_its_targets_as_the_readme_says():
+    errors = {
+        row["model"]: int(row["errors"])
+        for row in csv.DictReader(committed("metrics/results.csv").split("\n"))
+    }
+    (cnn, cnn_target), (lstm, lstm_target), (hybrid, hybrid_target) = (
+        (round(10_000 * (1 - floor.accuracy)) - errors[floor.model], f"{floor.accuracy:.2%}")
+        for floor in read_entries(ROOT / FLOORS, Floor)
+        if (floor.dataset, floor.epochs) == ("mnist", 10) and floor.model != ENSEMBLE
+    )
+    said = f"the CNN is {cnn} images above its own ({cnn_target}), the LSTM {lstm} ({lstm_target})"
+    said = f"{said} and the hybrid {hybrid} ({hybrid_target})".replace("%", " %")
+    assert said in " ".join(README.split())
+
+
 @pytest.mark.parametrize(
     "path", sorted(set(re.findall(r"`?(?:stages|studies|tests|plots/readme)/[\w/]+\.\w+", README)))
 )
@@ -175,11 +192,15 @@ def test_the_time_to_accuracy_is_the_recorded_one():
 
 def test_the_effort_of_the_searches_is_that_of_their_rows():
     rows = [
-        row["model"]
+        (row["model"], row["dataset"], row["epochs"])
         for path in (ROOT / "studies/results").glob("search_*.csv")
         for row in csv.DictReader(path.read_text(encoding="utf-8").split("\n"))
     ]
-    cnn, lstm, hybrid = (rows.count(model) for model in ("cnn", "lstm", "hybrid"))
+    cnn, lstm, hybrid = (
+        [row[0] for row in rows].count(model) for model in ("cnn", "lstm", "hybrid")
+    )
+    of_cnn, of_hybrid = (rows.count((model, "fashion_mnist", "8")) for model in ("cnn", "hybrid"))
+    assert f"({of_cnn} trials searched its recipe there, {of_hybrid} the hybrid's)" in README
     said = f"{cnn} trials for the CNN, {lstm} for the LSTM, {hybrid} for the hybrid"
     assert said in " ".join(README.split())
     assert said in " ".join(RECIPES.split())
