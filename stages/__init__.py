@@ -1,28 +1,31 @@
-"""The pipeline's code. A Ctrl-C while a stage still loads its libraries ends in one line, too."""
+"""The pipeline's code. Ctrl-C ends a stage in one line, also while it loads its libraries."""
 
 import os
+import signal
 import sys
-from types import TracebackType
+from types import FrameType
 
-from stages.files import GO_ON, INTERRUPTED
+from stages.files import GO_ON, INTERRUPTED, run
 
-_report = sys.excepthook
-
-
-def _end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Say how to go on where `stages.files.run` is not there yet to say it."""
-    if not interrupted(error):
-        _report(kind, error, traceback)
-        return
-    print(GO_ON, file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)  # Python itself would end as if killed by the signal
+IMPORTING = "<frozen importlib"  # how the file names of Python's import system begin
 
 
-def interrupted(error: BaseException | None) -> bool:
-    """Whether an error is Ctrl-C's, or is what a library made of it (SciPy: an ImportError)."""
-    while error and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt within `run`, which handles it; elsewhere end the program at once.
+
+    So too within an import, where an exception can get lost: Python ignores one that is raised in
+    a callback of its import system, and libraries make it an ImportError of their own or take it
+    for the sign that an optional dependency is missing.
+    """
+    while frame and not frame.f_code.co_filename.startswith(IMPORTING):
+        if frame.f_code is run.__code__:
+            raise KeyboardInterrupt
+        frame = frame.f_back
+    os.write(sys.__stderr__.fileno(), f"{GO_ON}\n".encode())
+    os._exit(INTERRUPTED)
 
 
-sys.excepthook = _end
+# Only `python -m stages.…` has this first argument here; whoever imports a module of ours into a
+# program or a notebook keeps their own way of handling Ctrl-C.
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _interrupt)

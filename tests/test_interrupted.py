@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -193,26 +194,81 @@ def test_ctrl_c_in_dvc_repro_ends_in_a_line_and_the_same_command_goes_on(
 @pytest.mark.parametrize("delay", [0.1, 0.3, 0.6])
 def test_ctrl_c_while_libraries_load_ends_in_a_line_too(project, delay):
     script = (
-        "import os, signal, threading, time\n"
+        "import os, runpy, signal, sys, threading, time\n"
+        "sys.argv = ['-m']  # what `python -m` has there while it imports the package\n"
         "import stages\n"
         f"threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "import stages.prepare\n"
+        "runpy.run_module('stages.prepare', run_name='__main__', alter_sys=True)\n"
         "time.sleep(5)\n"
     )
     done = project.run(sys.executable, "-c", script, status=INTERRUPTED)
     assert done.stderr == f"{GO_ON}\n"
 
 
-def test_ctrl_c_that_a_library_made_an_error_of_its_own_is_still_one(project):
+LIBRARIES = {  # what libraries do to a Ctrl-C that comes while they are imported
+    "takes it for a missing dependency": """
+        try:
+            press()
+        except BaseException:
+            optional = None
+    """,
+    "makes it an error of its own": """
+        try:
+            press()
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+    """,
+    "loses it in a callback": """
+        import weakref
+        kept = type("Kept", (), {})()
+        reference = weakref.ref(kept, lambda _: press())
+        del kept
+    """,
+}
+STAGE = """
+import os, signal, sys, time
+from stages.files import run
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+def main():
+    try:
+        {}
+    finally:
+        print("cleared up")
+
+{}
+if __name__ == "__main__":
+    run(main)
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("where", ["as the stage begins", "within main"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_ctrl_c_is_not_lost_in_an_import(project, library, where):
+    text = f"from __main__ import press\n{textwrap.dedent(LIBRARIES[library])}"
+    project.path("library.py").write_text(text)
+    at_once, later = ("import library", "pass") if "begins" in where else ("", "import library")
+    project.path("stages/loads.py").write_text(STAGE.format(later, at_once))
+    done = project.stage("loads", status=INTERRUPTED)
+    assert (done.stdout, done.stderr) == ("", f"{GO_ON}\n")
+
+
+def test_ctrl_c_in_a_stages_own_work_lets_it_clear_up(project):
+    project.path("stages/loads.py").write_text(STAGE.format("press()", ""))
+    done = project.stage("loads", status=INTERRUPTED)
+    assert (done.stdout, done.stderr) == ("cleared up\n", f"{GO_ON}\n")
+
+
+def test_whoever_imports_the_code_keeps_their_own_ctrl_c(project):
     script = (
-        "import stages\n"
-        "try:\n    raise KeyboardInterrupt\n"
-        "except KeyboardInterrupt as error:\n    raise ImportError('initialization') from error\n"
+        "import signal, stages, stages.files\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     )
-    done = project.run(sys.executable, "-c", script, status=INTERRUPTED)
-    assert done.stderr == f"{GO_ON}\n"
-    done = project.run(sys.executable, "-c", "import stages, nowhere", status=1)
-    assert done.stderr.startswith("Traceback")
+    project.run(sys.executable, "-c", script)
 
 
 def test_what_killed_processes_left_half_written_goes(clone):
