@@ -102,10 +102,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(
-            ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")
-        )
-        and not key.lower().endswith("_proxy")
+        if not key.startswith(FOREIGN) and not key.lower().endswith("_proxy")
     }
     return inherited | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -130,11 +127,7 @@ class Project:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_dir():
-                shutil.copytree(
-                    ROOT / name,
-                    target,
-                    ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "trials"),
-                )
+                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
             else:
                 shutil.copy(ROOT / name, target)
         self.document = document
