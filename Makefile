@@ -32,7 +32,7 @@ run: $(VENV)/installed  ## run the whole pipeline on DATASET (digits; mnist, fas
 	@python -m stages.results
 
 test: $(VENV)/installed-tests $(VENV)/installed-studies lint  ## run the tests, but for the slow ones (tests/README.md)
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed-tests  ## check style and formatting
 	@ruff check

@@ -32,6 +32,7 @@ IDENTITY = {
     "GIT_COMMITTER_EMAIL": "test@localhost",
 }
 FOREIGN = ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")  # variables
+WITH_RAY = ("test_cluster", "test_study", "test_two_nodes")
 LEFT_OUT = ("__pycache__", "*.pyc", "trials")  # of the folders copied
 # A shell starts what it runs in the background with Ctrl-C ignored, which programs hand on to
 # those that they start; the tests send it.
@@ -78,6 +79,16 @@ def set_keys(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
 def names(folder: Path) -> list[str]:
     """Return the names of all that a folder holds, hidden and temporary files included."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes work (`-n 2 --dist loadgroup`), give the tests of a file to one.
+
+    They share what takes long to set up. Those that start a Ray work one at a time as well.
+    """
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("ray" if name in WITH_RAY else name))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import functools
 import json
 import re
 from pathlib import Path, PurePosixPath
@@ -31,7 +32,8 @@ def module_of(stage: dict) -> str:
     return re.fullmatch(r"python -m stages\.(\w+)( \w+)?", stage["cmd"])[1]
 
 
-def imported(path: str) -> set[str]:
+@functools.cache
+def imported(path: str) -> frozenset[str]:
     """Return the files of `stages/` that a module imports anywhere, lazily included."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
@@ -46,17 +48,19 @@ def imported(path: str) -> set[str]:
         else:
             continue
         found |= {name.replace(".", "/") + ".py" for name in modules if name.startswith("stages.")}
-    return found
+    return frozenset(found)
 
 
-def named(path: str, folder: str) -> set[str]:
+@functools.cache
+def named(path: str, folder: str) -> frozenset[str]:
     """Return the files of a folder, other than modules, that a module or a template names."""
     text = (ROOT / path).read_text(encoding="utf-8")
-    return {
+    return frozenset(
         str(file.relative_to(ROOT))
         for file in (ROOT / folder).rglob("*.*")
-        if file.suffix not in (".py", ".pyc") and re.search(rf"[\"/]{re.escape(file.name)}\"", text)
-    }
+        if file.suffix not in (".py", ".pyc")
+        and any(f'{before}{file.name}"' in text for before in '"/')
+    )
 
 
 def files_of(path: str) -> set[str]:
