@@ -57,6 +57,7 @@ bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed beside plain K
 	@python -m benchmarks.bench --torch $(TORCH)/bin/python
 	@python -m benchmarks.time_to_accuracy
 	@python -m benchmarks.growth
+	@python -m benchmarks.pipeline
 
 study: export STUDY := $(STUDY)
 study: $(VENV)/installed-studies  ## run what is missing of studies/STUDY.yaml (comparison); on RAY_ADDRESS if set

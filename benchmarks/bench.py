@@ -120,10 +120,11 @@ def command(
     return [*start, model, str(arguments.data), *options]
 
 
-def measure(words: Sequence[str]) -> dict[str, Any]:
-    """Run a command and return the JSON object that it prints last."""
+def measure(words: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
+    """Run a command, here or in `folder`, and return the JSON object that it prints last."""
     done = subprocess.run(  # noqa: S603 -- our own scripts
         words,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

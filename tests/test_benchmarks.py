@@ -13,8 +13,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from benchmarks import pipeline as pipeline_cost
 from benchmarks import time_to_accuracy
-from benchmarks.bench import command
+from benchmarks.bench import command, measure
 from benchmarks.growth import TIMES, repeat
 from benchmarks.multiply_adds import inference, training
 from benchmarks.time_to_accuracy import seconds_until
@@ -147,6 +148,22 @@ def test_growth_repeats_the_training_set(arrays, tmp_path):
     assert (after[-len(before) :] == before).all()
     assert added == (TIMES - 1) * before.nbytes
     assert len(np.load(tmp_path / "y_train.npy")) == len(after)
+
+
+def test_what_the_pipeline_adds_is_measured_in_a_pipeline_that_ran(clone):
+    evaluated = measure([sys.executable, "-c", pipeline_cost.EVALUATE], clone.folder)["seconds"]
+    assert evaluated > 0
+    assert pipeline_cost.report_seconds(clone.folder) > 0
+    same = clone.run("git", "status", "--porcelain", "metrics/evaluation.json", "plots/per_class")
+    assert same.stdout == ""
+    rounds = [
+        dict.fromkeys(pipeline_cost.FIGURES, 2.0) | {"evaluate_seconds": seconds}
+        for seconds in (1.0, evaluated, 1e6)
+    ]
+    figures = pipeline_cost.summary(rounds)
+    assert figures["evaluate_seconds"]["median"] == pytest.approx(max(1, evaluated), abs=0.01)
+    row = "| `dvc repro` with nothing to do | 2.0 s | 2.0 s to 2.0 s | 2.5 s |"
+    assert row in pipeline_cost.table({"figures": figures})
 
 
 def test_seconds_until_the_accuracy_is_there():
