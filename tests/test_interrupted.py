@@ -34,6 +34,7 @@ LONGEST = (
 EPOCH = r"epoch +\d+/"  # in the line that tells of each
 WITHIN_EPOCH = 0.1  # seconds after an epoch's line
 TRIES = 12  # that no stage outruns
+LOADING = 50e6  # bytes of a stage that has begun to load its libraries
 
 
 class Killed:
@@ -177,9 +178,11 @@ def test_ctrl_c_in_dvc_repro_ends_in_a_line_and_the_same_command_goes_on(
     )  # fmt: skip
     with running:
         output = next(line for line in running.stdout if re.search(pattern, line))
-        while not killed.met(running):  # the line may be DVC's, before it starts the stage
+        while True:  # the line may be DVC's, before it starts the stage
+            met = killed.met(running)
+            if met and met[0].memory_info().rss > LOADING:
+                break
             time.sleep(0.01)
-        time.sleep(0.5 if stage == "evaluate" else 0)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of them
         output += running.stdout.read()
     assert running.returncode > 0
