@@ -52,7 +52,7 @@ review: $(VENV)/installed  ## compare figures and parameters with those of BASE 
 verify: $(VENV)/installed  ## run DATASET in fresh clones, two against each other or (mnist) one against the committed figures
 	@python -m stages.verify $(SETTINGS)
 
-bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed beside plain Keras and PyTorch (about 45 minutes)
+bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed beside plain Keras and PyTorch (about an hour)
 	@dvc repro -q prepare
 	@python -m benchmarks.bench --torch $(TORCH)/bin/python
 	@python -m benchmarks.time_to_accuracy

@@ -57,7 +57,7 @@ def main() -> None:
     for number in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as temporary:
             rounds.append(one_round(Path(temporary) / "clone", params))
-        said = ", ".join(f"{name} {shown(name, value)}" for name, value in rounds[-1].items())
+        said = ", ".join(shown(name, value) for name, value in rounds[-1].items())
         print(f"round {number + 1}/{arguments.rounds}: {said}", flush=True)
     result = {
         "machine": f"{processor()}, {os.cpu_count()} cores",
@@ -90,7 +90,8 @@ def one_round(folder: Path, params: dict[str, Any]) -> dict[str, float]:
 def report_seconds(folder: Path) -> float:
     """Run the stage `report` of a pipeline that ran; return how long that took."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "stages.report"], cwd=folder, check=True)
+    words = [sys.executable, "-m", "stages.report"]
+    subprocess.run(words, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
 
 

@@ -15,6 +15,7 @@ import pytest
 from matplotlib.image import imread
 
 from benchmarks.bench import table
+from benchmarks.pipeline import table as pipeline_table
 from stages.expected import FLOORS, Floor, read_entries
 from stages.params import ENSEMBLE
 from stages.study.file import read_study
@@ -151,6 +152,13 @@ def test_speed_tables_are_the_recorded_benchmark():
     assert shown in README
     assert shown in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
     assert result["machine"] in README
+
+
+def test_what_the_pipeline_adds_is_the_recorded_benchmark():
+    result = json.loads(committed("benchmarks/pipeline.json"))
+    text = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert pipeline_table(result) in text
+    assert f"`pipeline.json`, {result['machine']}, {result['rounds']} rounds" in text
 
 
 def test_the_throughput_and_overhead_of_studies_are_the_recorded_ones():
