@@ -90,8 +90,9 @@ def one_round(folder: Path, params: dict[str, Any]) -> dict[str, float]:
 def report_seconds(folder: Path) -> float:
     """Run the stage `report` of a pipeline that ran; return how long that took."""
     started = time.perf_counter()
-    words = [sys.executable, "-m", "stages.report"]
-    subprocess.run(words, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "stages.report"], cwd=folder, stdout=subprocess.DEVNULL, check=True
+    )
     return time.perf_counter() - started
 
 
