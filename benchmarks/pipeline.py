@@ -57,7 +57,7 @@ def main() -> None:
     for number in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as temporary:
             rounds.append(one_round(Path(temporary) / "clone", params))
-        said = ", ".join(shown(name, value) for name, value in rounds[-1].items())
+        said = ", ".join(f"{name} {shown(name, value)}" for name, value in rounds[-1].items())
         print(f"round {number + 1}/{arguments.rounds}: {said}", flush=True)
     result = {
         "machine": f"{processor()}, {os.cpu_count()} cores",

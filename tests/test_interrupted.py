@@ -178,10 +178,8 @@ def test_ctrl_c_in_dvc_repro_ends_in_a_line_and_the_same_command_goes_on(
     )  # fmt: skip
     with running:
         output = next(line for line in running.stdout if re.search(pattern, line))
-        while True:  # the line may be DVC's, before it starts the stage
-            met = killed.met(running)
-            if met and met[0].memory_info().rss > LOADING:
-                break
+        # the line may be DVC's, before it starts the stage
+        while not any(found.memory_info().rss > LOADING for found in killed.met(running)):
             time.sleep(0.01)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of them
         output += running.stdout.read()
@@ -229,7 +227,7 @@ LIBRARIES = {  # what libraries do to a Ctrl-C that comes while they are importe
     """,
 }
 STAGE = """
-import os, signal, sys, time
+import os, signal, time
 from stages.files import run
 
 def press():
