@@ -57,9 +57,13 @@ def test_a_digest_is_of_the_bytes_in_c_order():
     assert array_digest(array.T) != expected
 
 
+def gzipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
 def idx(array: np.ndarray, kind: int = 8, extra: bytes = b"") -> bytes:
     header = bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(header + array.tobytes() + extra)
+    return gzipped(header + array.tobytes() + extra)
 
 
 def test_idx_comes_back_as_it_was(tmp_path):
@@ -73,22 +77,22 @@ def test_idx_comes_back_as_it_was(tmp_path):
 LABELS = np.arange(9, dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (idx(LABELS)[:-12], "damaged or cut short"),
-        (idx(LABELS)[:12], "damaged or cut short"),
-        (b"", "damaged or cut short"),
-        (b"not gzip at all", "damaged or cut short"),
-        (gzip.compress(b"\0\0"), "damaged or cut short"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x09" + bytes(8)), "does not hold the 9 bytes"),
-        (idx(LABELS, extra=b"\0"), "does not hold the 9 bytes"),
-        (idx(LABELS, kind=9), "not an IDX file of bytes"),
-        (idx(LABELS.reshape(3, 3)), "not an IDX file of bytes"),
-        (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "the limit is"),
-        (gzip.compress(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8), "array is too big"),
-    ],
-)
+BAD_IDX = {
+    "cut at the end": (idx(LABELS)[:-12], "damaged or cut short"),
+    "cut at the start": (idx(LABELS)[:12], "damaged or cut short"),
+    "empty": (b"", "damaged or cut short"),
+    "not packed": (b"not gzip at all", "damaged or cut short"),
+    "half a header": (gzipped(b"\0\0"), "damaged or cut short"),
+    "too few labels": (gzipped(b"\0\0\x08\x01\0\0\0\x09" + bytes(8)), "does not hold the 9 bytes"),
+    "too many labels": (idx(LABELS, extra=b"\0"), "does not hold the 9 bytes"),
+    "other numbers": (idx(LABELS, kind=9), "not an IDX file of bytes"),
+    "two axes": (idx(LABELS.reshape(3, 3)), "not an IDX file of bytes"),
+    "as large as can be": (gzipped(b"\0\0\x08\x03" + b"\xff" * 12), "the limit is"),
+    "no image, large": (gzipped(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8), "array is too big"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BAD_IDX.values(), ids=BAD_IDX.keys())
 def test_bad_idx_is_refused(tmp_path, content, said):
     (tmp_path / "labels.gz").write_bytes(content)
     assert said in refused(lambda: read_idx(tmp_path / "labels.gz"))

@@ -65,7 +65,11 @@ def test_a_blank_page_is_said_to_be_blank():
         as_input(Image.new("RGB", (50, 50), "white"), SHAPE, "mnist", ground=0)
 
 
-@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"x" * 40])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"x" * 40],
+    ids=["empty", "another format", "a header alone"],
+)
 def test_what_is_no_picture_is_refused_in_a_line(tmp_path: Path, content: bytes):
     path = tmp_path / "x.png"
     path.write_bytes(content)

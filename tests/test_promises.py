@@ -1,9 +1,12 @@
-"""tests/README.md names tests that exist."""
+"""tests/README.md names tests that exist; a test has one name, whichever process collects it."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,22 @@ def test_every_promise_names_a_test():
 
 def test_every_mention_is_read():
     assert README.count("::") == len(re.findall(r"`test_\w+\.py::\w+`", README))
+
+
+def test_a_later_process_finds_the_same_tests(request):
+    """Two that share the work compare lists, and stop before the first test if they differ."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-m", "", "-p", "no:cacheprovider"],
+        cwd=FOLDER.parent,
+        env={**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    here = {  # without the group that pytest-xdist adds to a name
+        item.nodeid.removesuffix(f"@{mark.args[0]}")
+        for item in request.session.items
+        for mark in item.iter_markers("xdist_group")
+    }
+    assert request.node.nodeid.partition("@")[0] in here
+    assert here - set(found) == set()
