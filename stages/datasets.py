@@ -244,8 +244,8 @@ def _receive(url: str, destination: Path, deadline: float) -> None:
     with build_opener(_HttpsOnly).open(url, timeout=TIMEOUT) as response:
         length = response.headers.get("Content-Length", "")
         size = int(length) if length.isdecimal() else 0
-        if monotonic() > deadline:  # nobody waits any more, the folder may be gone
-            return
+        if monotonic() > deadline:  # perhaps nobody waits any more, and the folder is gone
+            raise TimeoutError(f"not done after {DEADLINE} s")
         name = url.split("/")[-1]
         with (
             destination.open("wb") as file,

@@ -43,7 +43,12 @@ def one_line(text: str) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a stage's `main`; a user's mistake ends in one line and exit status 1."""
+    """Call a stage's `main`; a user's mistake ends in one line and exit status 1.
+
+    What the terminal's encoding lacks is printed as an escape.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except StageError as error:
@@ -135,6 +140,12 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

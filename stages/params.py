@@ -73,7 +73,7 @@ class Train(Section):
 class Model(Section):
     """What each model sets for itself, so that none is judged on another's recipe."""
 
-    dense: Annotated[int, Field(ge=0)]
+    dense: Limited
     dropout: Fraction
     learning_rate: Annotated[Float, Field(gt=0)]
     weight_decay: NonNegative

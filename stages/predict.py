@@ -39,10 +39,14 @@ def main() -> None:
     manifest = read_manifest()
     check_origin(arguments.model)
     ground = border_level(read_split("train")[0][:SAMPLE])
-    prepared = [
-        as_input(read_picture(path), manifest["image_shape"], manifest["dataset"], ground)
-        for path in arguments.images
-    ]
+    prepared = []
+    for path in arguments.images:
+        picture = read_picture(path)
+        try:
+            done = as_input(picture, manifest["image_shape"], manifest["dataset"], ground)
+        except StageError as error:
+            raise StageError(f"{path}: {error}") from None
+        prepared.append(done)
     params = load_params()
     configure(choose_threads(params.train.threads, batch_size=1, batch_norm=False), params.seed)
     from stages.archive import load_model
@@ -92,13 +96,20 @@ def read_picture(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGBA")
+                picture = as_rgba(ImageOps.exif_transpose(opened))
     except FileNotFoundError:
         raise StageError(f"{path} does not exist") from None
     except Exception as error:  # Pillow raises whatever its decoders raise
         raise StageError(f"{path} is not a whole PNG or JPEG of sane size ({error})") from None
     paper = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(paper, picture).convert("RGB")
+
+
+def as_rgba(picture: Image.Image) -> Image.Image:
+    """Return a picture in RGBA."""
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture.convert("RGBA")
 
 
 def border_level(x: np.ndarray) -> float:
@@ -151,18 +162,18 @@ def ink(grey: np.ndarray, level: float) -> np.ndarray:
     above = np.clip(grey - level, 0, None)
     strongest = above.max()
     if strongest < GROUND:
-        raise StageError("a picture is blank: nothing on it stands out from its border")
+        raise StageError("it is blank: nothing on it stands out from its border")
     above[above < FAINT * strongest] = 0
     rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
-    cut = above[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * (255 / strongest)
+    cut = above[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     side = max(cut.shape)
     top, left = (side - cut.shape[0]) // 2, (side - cut.shape[1]) // 2
-    square = np.zeros((side, side), np.uint8)
-    square[top : top + cut.shape[0], left : left + cut.shape[1]] = np.rint(cut)
+    square = np.zeros((side, side), np.float32)
+    square[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
     if side > MNIST_BOX:  # averaging: `as_mnist` interpolates, which would skip pixels
         smaller = Image.fromarray(square).resize((MNIST_BOX, MNIST_BOX), Image.Resampling.BOX)
         square = np.asarray(smaller)
-    return square.astype(np.float64)
+    return square.astype(np.float64) * (255 / square.max())  # a thin line is pale when averaged
 
 
 if __name__ == "__main__":

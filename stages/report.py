@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from stages import figures
 from stages.expected import missed, published
-from stages.files import read_csv, read_json, replacing, run, write_csv, write_text
+from stages.files import read_csv, read_json, run, write_bytes, write_csv, write_text
 from stages.params import ENSEMBLE, load_params
 from stages.prepared import read_array, read_manifest, read_split
 from stages.results import REPORT, RESULTS, collect
@@ -36,7 +36,7 @@ MARKDOWN = Path("plots/report.md")
 FIRST_SHOWN, SHOWN = 4, 4  # test images that every report shows: four from index 4
 MISTAKES = 4  # a model's most confident ones
 BARS = 10  # classes in the chart of one image's probabilities
-REACHED = 0.99  # of the final validation accuracy
+REACHED = 0.99  # of the last epoch's validation accuracy
 LEAST = ("train_loss", "val_loss", "test_loss", "train_seconds", "seconds_per_epoch", "errors",
          "parameters")  # fmt: skip
 MOST = ("train_accuracy", "val_accuracy", "test_accuracy", "images_per_second")
@@ -122,11 +122,15 @@ def settings(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def as_override(value: Any) -> str:
-    """Return a value as `-S` takes it: by Hydra's grammar, where names may need quotes."""
+    """Return a value as `-S` takes it: by Hydra's grammar, where names may need quotes.
+
+    A backslash is itself there, except before a quote.
+    """
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
-        return '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./-]+", value):
+        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+        return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
     return str(value).replace(" ", "")
 
 
@@ -141,7 +145,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def learning(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Return the first epoch at `REACHED` of the final validation accuracy, and the last gap."""
+    """Return the last epoch's validation accuracy, and the first epoch at `REACHED` of it."""
     values = [float(row["val_accuracy"]) for row in history]
     first = next(i for i, value in enumerate(values) if value >= REACHED * values[-1])
     return {"epoch": int(history[first]["epoch"]), "final": values[-1], "epochs": len(values)}
@@ -232,17 +236,12 @@ def draw(rows, details, histories, scores, predictions, y_test, manifest) -> dic
         for key, (make, title) in todo.items():
             figure = make()
             drawn[key] = Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
-            save(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
+            write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
             if key in ("learning_curves", "per_class"):  # nothing in them depends on time
                 small = figures.as_png(figure, figures.SMALL_DPI)
-                save(Path(f"plots/readme/{key}.png"), small)
+                write_bytes(Path(f"plots/readme/{key}.png"), small)
             figures.plt.close(figure)
     return drawn
-
-
-def save(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

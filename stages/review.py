@@ -28,7 +28,7 @@ from scipy import stats
 
 from stages.expected import FLOORS, Floor, read_entries
 from stages.files import StageError, read_json, run, write_text
-from stages.params import MODELS, parse_params
+from stages.params import MODELS, load_params, parse_params
 from stages.statistics import mcnemar
 
 OUT = Path("review")
@@ -60,11 +60,11 @@ def review(base: str) -> str:
     """Return the review against `base` as Markdown, having drawn the curves."""
     from dvc.repo import Repo
 
+    here = load_params().model_dump()
     commit = git("merge-base", base, "HEAD").strip()
     with Repo() as repo:
         parameters = flat(repo.params.diff(a_rev=commit, b_rev="workspace"))
         metrics = flat(repo.metrics.diff(a_rev=commit, b_rev="workspace"))
-    here = load_yaml(Path("params.yaml").read_text(encoding="utf-8"))
     there = load_yaml(show(commit, "params.yaml"))
     models, reason = compare_models(commit, there, here)
     if metrics:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from conftest import set_keys
+from conftest import ROOT, set_keys
 from test_dvc_yaml import files_of
 
 from stages.digests import code_digest, json_digest
+from stages.files import read_json
 from stages.study.trial import CODE, describe
 
 CODE_TEXT = 'NAME = "a"\n\n\ndef double(x):\n    return 2 * x\n'
 SAME = (
     '"""Explained."""\n\n# noted\nNAME = "a"\n\ndef double(x):\n    """Twice."""\n    return 2*x\n'
 )
+F_STRINGS = """
+def show(row: dict, *, width: int = 8, **more: object) -> str:
+    match row:
+        case {"name": str(name), **rest} if not rest:
+            return f"{row['name']}: {row['value']:>{width}.2f}" f"{more!r}\\n"
+    return ", ".join(f"{key}={row[key]:.4g}" for key in sorted(row, key=lambda key: -len(key)))
+"""
 DATA = {
     "image_shape": [28, 28, 1],
     "class_names": list("ab"),
@@ -38,6 +46,19 @@ def test_a_function_of_a_docstring_alone_is_not_an_error(tmp_path):
     assert digest(tmp_path, 'def f():\n    """Nothing."""\n') == digest(
         tmp_path, "def f():\n    pass\n"
     )
+
+
+def test_every_version_of_python_gives_the_same_digest(tmp_path):
+    """Python 3.11.7, 3.12.1 and 3.13.0 gave this one; their f-strings are not quite alike."""
+    assert (
+        digest(tmp_path, F_STRINGS)
+        == "9d244805c19f640dea9c54895367ac27285ad25c97eed373ffcadbd39c0b520f"
+    )
+
+
+def test_the_recorded_trials_are_of_this_code():
+    recorded = {read_json(path)["job"]["code"] for path in (ROOT / "studies/trials").glob("*.json")}
+    assert recorded == {code_digest(CODE)}
 
 
 def key(tiny_document, changes=None, model="lstm", evaluate="test", data=DATA) -> str:

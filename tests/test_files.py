@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -94,6 +95,17 @@ def test_a_users_mistake_is_one_line_and_status_1():
     with pytest.raises(SystemExit) as ended:
         run(main)
     assert ended.value.code == "error: the key is wrong"  # sys.exit prints it and gives status 1
+
+
+def test_what_the_terminals_encoding_lacks_is_printed_as_an_escape():
+    done = subprocess.run(
+        [sys.executable, "-c", "from stages.files import run; run(lambda: print('28×28 …'))"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b"28\xd728 \\u2026\n"
 
 
 def test_an_error_of_the_system_names_the_file(tmp_path):

@@ -53,6 +53,7 @@ WRONG = [  # key, value, what the message must say is allowed
     ("lstm.shift", -1, "greater than or equal to 0"),
     ("lstm.weight_decay", -0.1, "greater than or equal to 0"),
     ("hybrid.dense", "64", "integer"),
+    ("cnn.dense", 10**30, "less than or equal to 1000000"),
 ]  # fmt: skip
 
 

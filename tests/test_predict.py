@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from stages.datasets import load_digits
 from stages.files import StageError
@@ -53,6 +53,43 @@ def test_a_photograph_for_colour_data_keeps_its_colours():
     assert x.shape == (16, 16, 3)
     assert x[8, 8].tolist() == [250, 10, 10]
     assert not any("inverted" in step for step in done)
+
+
+def seven(mode: str, paper: int, ink: int, side: int, width: int) -> Image.Image:
+    """Return a "7" drawn with a pen `width` pixels wide."""
+    page = Image.new(mode, (side, side), paper)
+    line = [(0.2 * side, 0.2 * side), (0.8 * side, 0.2 * side), (0.4 * side, 0.8 * side)]
+    ImageDraw.Draw(page).line(line, fill=ink, width=width)
+    return page
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(65535, 20000), (65535, 0), (0, 50000)])
+def test_16_bits_of_grey_are_as_8(tmp_path: Path, paper: int, ink: int):
+    shown = []
+    for mode, tones in (("I;16", (paper, ink)), ("L", (paper >> 8, ink >> 8))):
+        seven(mode, *tones, 100, 9).save(tmp_path / "seven.png")
+        shown.append(as_input(read_picture(tmp_path / "seven.png"), SHAPE, "mnist", ground=0)[0])
+    assert shown[0].max() > 200
+    assert np.array_equal(*shown)
+
+
+def test_a_thin_line_is_as_bright_as_a_thick_one():
+    """Scaled down to 20 pixels, 3 of 600 would be a tenth of one: pale grey."""
+    thin, thick = (
+        as_input(seven("RGB", "white", "black", 600, width), SHAPE, "mnist", ground=0)[0]
+        for width in (3, 40)
+    )
+    assert thin.max() > 200
+    assert thick.max() > 200
+    assert np.corrcoef(thin.ravel().astype(float), thick.ravel().astype(float))[0, 1] > 0.6
+
+
+def test_two_specks_are_two_specks():
+    page = Image.new("RGB", (600, 600), "white")
+    page.putpixel((50, 50), (0, 0, 0))
+    page.putpixel((550, 550), (0, 0, 0))
+    x, _ = as_input(page, SHAPE, "mnist", ground=0)
+    assert (x > 200).sum() == 2
 
 
 def test_transparency_is_white_paper(tmp_path: Path):

@@ -83,9 +83,10 @@ def test_every_model_answers(pipeline: Project, digits, tmp_path, model):
     assert len(told(pipeline.stage("predict", model, path).stdout)["one.png"]) == 5
 
 
-@pytest.mark.parametrize("name", ["none.png", "text.png", "cut.jpg"])
+@pytest.mark.parametrize("name", ["none.png", "text.png", "cut.jpg", "blank.png"])
 def test_what_cannot_be_read_ends_in_a_line(pipeline: Project, digits, tmp_path, name):
     (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
+    Image.new("L", (50, 50), "white").save(tmp_path / "blank.png")
     whole = draw(digits[0][0], tmp_path / "whole.jpg", 200, on_paper=True)
     (tmp_path / "cut.jpg").write_bytes(Path(whole).read_bytes()[:900])
     done = pipeline.stage("predict", "cnn", whole, str(tmp_path / name), status=1)

@@ -199,6 +199,14 @@ def test_values_cannot_break_out_of_a_cell():
     assert cell("a|b\n<script>`@all") == "a\\|b &lt;script&gt;'@\u200ball"
 
 
+def test_parameters_that_are_wrong_end_in_a_line(branch):
+    text = branch.read("params.yaml").replace("epochs:", "epoch:", 1)
+    branch.path("params.yaml").write_text(text, encoding="utf-8")
+    done = branch.run(sys.executable, "-m", "stages.review", "main", status=1)
+    assert done.stderr.startswith("error: params.yaml: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_an_unknown_base_ends_in_a_line(branch):
     done = branch.run(sys.executable, "-m", "stages.review", "nowhere", status=1)
     assert done.stderr.startswith("error: git merge-base nowhere")

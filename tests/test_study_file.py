@@ -106,6 +106,18 @@ def test_of_two_settings_the_later_holds_base_variants_when_grid(tiny_document):
     }  # fmt: skip
 
 
+def test_a_grids_keys_are_dotted_or_nested(tiny_document):
+    nested = {
+        "model": ["cnn"],
+        "seed": [1],
+        "train": {"batch_size": [32, 64]},
+        "cnn": {"dense": [8]},
+    }
+    found = trials(make_study(nested), tiny_document, cpus=1)
+    assert [trial.params.train.batch_size for trial in found] == [32, 64]
+    assert [trial.cell["cnn.dense"] for trial in found] == [8, 8]
+
+
 def test_a_rule_may_ask_for_what_only_params_yaml_sets_nested_or_dotted(tiny_document):
     study = make_study(
         {"model": ["cnn"], "seed": [1]},

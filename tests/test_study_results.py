@@ -91,6 +91,24 @@ def test_a_cell_is_what_differs_in_the_seed_alone(results):
     assert comparison["p_holm"] == comparison["p"], "one comparison in its family"
 
 
+def test_the_order_of_a_grids_keys_does_not_part_a_cell(results):
+    one = {"model": ["cnn"], "seed": [1, 2], "cnn.dropout": [0.1], "cnn.shift": [1]}
+    other = {"cnn.shift": [1], "cnn.dropout": [0.1, 0.2], "model": ["cnn"], "seed": [3, 4]}
+    _, found, committed = results([one, other])
+    made = cells(found, committed)
+    assert [(c["cnn.dropout"], c["n"], c["seeds"]) for c in made] == [
+        (0.1, 4, [1, 2, 3, 4]),
+        (0.2, 2, [3, 4]),
+    ]
+
+
+def test_the_order_of_a_grids_keys_does_not_part_a_family(results):
+    one = {"model": ["cnn"], "seed": [1, 2], "train.clip_norm": [0.0], "train.batch_size": [64]}
+    other = {"train.batch_size": [64], "train.clip_norm": [0.0], "model": ["lstm"], "seed": [1, 2]}
+    _, found, committed = results([one, other])
+    assert [len(cell["against"]) for cell in cells(found, committed)] == [1, 0]
+
+
 def test_comparisons_are_corrected_within_their_family(results):
     _, found, committed = results({"model": ["cnn", "lstm", "hybrid"], "seed": [1, 2, 3]})
     entries = [entry for cell in cells(found, committed) for entry in cell["against"]]
@@ -103,6 +121,10 @@ def test_comparisons_are_corrected_within_their_family(results):
     [
         ("data/my.npz", "dataset=data/my.npz"),
         ("my data/own set.npz", "'dataset=\"my data/own set.npz\"'"),
+        ("données.npz", "'dataset=\"données.npz\"'"),
+        (r"own\set.npz", r"""'dataset="own\set.npz"'"""),
+        (r"own\".npz", r"""'dataset="own\\\".npz"'"""),
+        ("own\\", r"""'dataset="own\\"'"""),
         ('a="b".npz', """'dataset="a=\\"b\\".npz"'"""),
     ],
 )
@@ -315,6 +337,7 @@ def test_the_page_of_a_single_trial_says_that_there_is_nothing_to_compare(result
     rows = [row(*found[0], "d", committed)]
     text = page("tiny", study, cells(found, committed), rows)
     assert "Nothing to compare" in text
+    assert "In parentheses" not in text
     assert "Nothing published is known" in text
     assert "one seed" in text
 

@@ -26,10 +26,16 @@ import joblib
 import numpy as np
 
 from stages.datasets import load_dataset
-from stages.files import StageError, read_json, write_csv, write_json, write_text
+from stages.files import (
+    StageError,
+    read_json,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
 from stages.params import PARAMS_FILE, Params, parse_params, read_yaml
 from stages.prepare import manifest, split
-from stages.report import save
 from stages.study.cluster import Outcome, Progress, connected, run_jobs
 from stages.study.file import Study, Trial, read_study, trials
 from stages.study.page import overview, page, verdicts
@@ -263,7 +269,7 @@ def write_results(
     found = cells([(trial, result) for trial, result, _ in finished], committed)
     write_json(RESULTS / f"{name}.json", found)
     write_text(RESULTS / f"{name}.html", page(name, study, found, rows))
-    save(RESULTS / f"{name}.png", overview(study, found, rows))
+    write_bytes(RESULTS / f"{name}.png", overview(study, found, rows))
     part = "test" if study.evaluate == "test" else "validation"
     counts = [cell["n"] for cell in found]
     seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))

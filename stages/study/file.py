@@ -52,6 +52,7 @@ def flat(settings: Any, prefix: str = "") -> Any:
 
 
 Settings = Annotated[dict[str, Any], BeforeValidator(flat)]
+Values = Annotated[list[Any], Field(min_length=1)]
 NAMED = ("variant", "dataset", "model", "epochs", "seed")  # the first columns of every result
 
 
@@ -69,7 +70,7 @@ class Study(Section):
     description: str
     evaluate: Literal["test", "val"]
     grid: Annotated[
-        list[dict[str, Annotated[list[Any], Field(min_length=1)]]],
+        list[Annotated[dict[str, Values], BeforeValidator(flat)]],
         BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
         Field(min_length=1),
     ]

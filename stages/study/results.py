@@ -10,6 +10,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,9 @@ def cells(
         one seed), the same of the other figures; ``train_seconds_median``; ``recipe``, what differs
         from the committed parameters; ``machines``; ``against``, the paired comparisons.
     """
-    groups: dict[tuple, list[tuple[Trial, Mapping[str, Any]]]] = defaultdict(list)
+    groups: dict[str, list[tuple[Trial, Mapping[str, Any]]]] = defaultdict(list)
     for trial, result in finished:
-        groups[tuple((key, repr(value)) for key, value in trial.cell.items())].append(
-            (trial, result)
-        )
+        groups[_place(trial.cell)].append((trial, result))
     found = [_cell(members, committed) for members in groups.values()]
     by_seed = [
         {trial.params.seed: result for trial, result in members} for members in groups.values()
@@ -126,6 +125,11 @@ def spread(name: str, values: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _place(cell: Mapping[str, Any]) -> str:
+    """Return a text that cells share whose keys have equal values, in whatever order."""
+    return repr(sorted(cell.items(), key=itemgetter(0)))
+
+
 def _families(found: Sequence[Mapping[str, Any]], differing: str) -> list[list[int]]:
     """Return groups of cells, by index, that are alike in every key but one."""
     known = {"n", "parameters", "recipe", "machines", "seeds", "against", "train_seconds_median"}
@@ -136,7 +140,7 @@ def _families(found: Sequence[Mapping[str, Any]], differing: str) -> list[list[i
             for key, value in cell.items()
             if key not in known | {differing} and not key.startswith(FIGURES)
         }
-        groups[repr(rest)].append(i)
+        groups[_place(rest)].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
