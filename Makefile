@@ -5,6 +5,9 @@ PYTHON ?= python3
 BASE ?= main
 STUDY ?= comparison
 
+# Not make's default: make 3.81, which macOS has, would look for programs in the PATH that it was
+# started with, not in the one exported below, wherever a line needs no shell.
+SHELL := bash
 VENV := .venv
 TORCH := .venv-torch
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -32,7 +35,7 @@ run: $(VENV)/installed  ## run the whole pipeline on DATASET (digits; mnist, fas
 	@python -m stages.results
 
 test: $(VENV)/installed-tests $(VENV)/installed-studies lint  ## run the tests, but for the slow ones (tests/README.md)
-	@python -m pytest -n 2 --dist loadgroup
+	@python -m pytest -n 2
 
 lint: $(VENV)/installed-tests  ## check style and formatting
 	@ruff check

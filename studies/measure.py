@@ -30,6 +30,8 @@ from stages.digests import STAGES
 from stages.files import StageError, run, write_json
 from stages.params import MODELS
 from stages.study.cluster import connected, run_jobs
+from stages.study.file import Study, trials
+from stages.study.trial import make_job
 from stages.train import processor
 
 MEASURED = Path("studies/measured")
@@ -150,6 +152,7 @@ def overhead(jobs: int) -> dict[str, Any]:
     result = nothing(0, *arrays, log=lines.append)
     return {
         "jobs": jobs,
+        "plan_cpu_seconds_a_trial": round(planning(jobs), 5),
         "code_bytes": sum(path.stat().st_size for path in STAGES.rglob("*.py")),
         "result_bytes": len(pickle.dumps((result, lines))),
         "seconds_a_trial_and_core": round(seconds * slots / jobs, 3),
@@ -159,6 +162,22 @@ def overhead(jobs: int) -> dict[str, Any]:
         "driver_resident_bytes": {"start": memory[0], "half": memory[1], "end": memory[-1]},
         "driver_bytes_a_trial": round((memory[-1] - memory[1]) / (jobs - jobs // 2)),
     }
+
+
+def planning(jobs: int) -> float:
+    """Return the processor's seconds a trial before the first begins: parameters and key."""
+    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    grid = {"model": ["cnn"], "seed": list(range(jobs))}
+    study = Study(description="", evaluate="val", grid=[grid])
+    data = {
+        "image_shape": [28, 28, 1],
+        "class_names": list("0123456789"),
+        "splits": {part: {"x_sha256": "0" * 64, "y_sha256": "0" * 64} for part in ("train", "val")},
+    }
+    started = time.process_time()
+    for trial in trials(study, document, cpus=1):
+        make_job(trial.params.model_dump(), trial.model, study.evaluate, data)
+    return (time.process_time() - started) / jobs
 
 
 def resident() -> int:

@@ -81,14 +81,20 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes work (`-n 2 --dist loadgroup`), give the tests of a file to one.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Where several processes work (`-n 2`), give the tests of a file to one.
 
     They share what takes long to set up. Those that start a Ray work one at a time as well.
     """
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("ray" if name in WITH_RAY else name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.partition("::")[0]).stem
+            return "ray" if name in WITH_RAY else name
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +121,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith(FOREIGN) and not key.lower().endswith("_proxy")
     }
-    return inherited | {
+    made = inherited | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
@@ -127,6 +133,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "http_proxy": CLOSED_PORT,
         "COLUMNS": "200",
     }
+    # Matplotlib makes a list of the fonts once a user, and says so where that takes long.
+    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], env=made, check=True)
+    return made
 
 
 class Project:
@@ -173,7 +182,7 @@ class Project:
             text=True,
             encoding="utf-8",
             stdin=subprocess.DEVNULL,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         if status is not None and done.returncode != status:

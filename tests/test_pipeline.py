@@ -186,7 +186,7 @@ def test_a_read_only_folder_ends_in_one_line(clone):
     if os.geteuid() == 0:
         if not shutil.which("setpriv"):
             pytest.skip("root ignores permissions, and there is no setpriv to stop it")
-        as_anyone = ["setpriv", "--bounding-set=-dac_override"]
+        as_anyone = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
     clone.set({"prepare.split_seed": 7})
     data = clone.path("data")
     shutil.rmtree(data)

@@ -21,6 +21,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 # DVC's page fetches Vega from this host; here the library comes from vl-convert-python.
 VEGA_HOST = "https://cdn.jsdelivr.net/npm/"
 MODELS = ("cnn", "lstm", "hybrid")
+PATIENCE = 120_000  # ms; the usual 30 s may pass on a busy machine
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -30,7 +31,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE
+        )
         yield running
         running.close()
 
@@ -82,6 +85,7 @@ def test_dvc_plots_draw(project, browser, vega, command, tmp_path):
     assert "WARNING" not in said
     assert "ERROR" not in said
     page, problems = browser.new_page(), []
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.route(
@@ -123,6 +127,7 @@ def test_report_fits(tmp_path, monkeypatch, browser, models, classes, epochs, op
     report.main()
     media = {k: v for k, v in options.items() if k == "media"}
     page, problems = browser.new_page(**{k: v for k, v in options.items() if k != "media"}), []
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: problems.append(message.text))
     page.on("request", lambda request: problems.append(request.url)
             if not request.url.startswith(("file:", "data:")) else None)  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import WITH_RAY
 
 FOLDER = Path(__file__).parent
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -40,6 +42,28 @@ def test_every_mention_is_read():
     assert README.count("::") == len(re.findall(r"`test_\w+\.py::\w+`", README))
 
 
+def test_two_processes_share_the_tests_by_file_and_one_has_those_with_a_ray(tmp_path):
+    """pytest-xdist alone would part a file's tests, each half setting up what both need."""
+    shutil.copy(FOLDER / "conftest.py", tmp_path)
+    (tmp_path / "pytest.ini").touch()
+    tests = "\n".join(
+        f"def test_{i}(worker_id): open('log', 'a').write(__name__ + ' ' + worker_id + '\\n')"
+        for i in range(8)
+    )
+    files = ["test_a", "test_b", "test_c", *WITH_RAY]
+    for name in files:
+        (tmp_path / f"{name}.py").write_text(tests, encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "2"], cwd=tmp_path, check=True, capture_output=True
+    )
+    log = [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
+    workers = {name: {worker for file, worker in log if file == name} for name in files}
+    assert len(log) == 8 * len(files)
+    assert all(len(found) == 1 for found in workers.values())
+    assert set.union(*workers.values()) == {"gw0", "gw1"}
+    assert len(set.union(*(workers[name] for name in WITH_RAY))) == 1
+
+
 def test_a_later_process_finds_the_same_tests(request):
     """Two that share the work compare lists, and stop before the first test if they differ."""
     found = subprocess.run(
@@ -50,10 +74,6 @@ def test_a_later_process_finds_the_same_tests(request):
         text=True,
         check=True,
     ).stdout.splitlines()
-    here = {  # without the group that pytest-xdist adds to a name
-        item.nodeid.removesuffix(f"@{mark.args[0]}")
-        for item in request.session.items
-        for mark in item.iter_markers("xdist_group")
-    }
-    assert request.node.nodeid.partition("@")[0] in here
+    here = {item.nodeid for item in request.session.items}
+    assert request.node.nodeid in here
     assert here - set(found) == set()

@@ -180,6 +180,7 @@ def test_the_throughput_and_overhead_of_studies_are_the_recorded_ones():
         f"{found['array_bytes'] / 1e6:.1f} MB sent",
         f"{found['result_bytes'] / 1e3:.1f} kB |",
         f"{found['seconds_a_trial_and_core']:.1f} s of a core |",
+        f"| {1000 * found['plan_cpu_seconds_a_trial']:.1f} ms |",
         f"| {1000 * found['driver_cpu_seconds_a_trial']:.1f} ms |",
         f"| {memory['start'] / 1e6:.0f} MB, {memory['half'] / 1e6:.0f} MB with the arrays in",
         f"{found['driver_bytes_a_trial'] / 1e3:.0f} kB a result",

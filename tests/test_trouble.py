@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,12 @@ from stages.files import StageError
 FIGURES = ("metrics/evaluation.json", "metrics/train", "plots/confusion", "plots/history",
            "plots/per_class", "plots/calibration")  # fmt: skip
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
-WAIT = 240  # seconds
+WAIT = 600  # seconds
+LIMITED = (
+    "import os, resource, sys; size = int(sys.argv[1]);"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (size, size));"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
 
 
 def one_line(stderr: str) -> str:
@@ -109,12 +113,8 @@ def limited(
     project: Project, size: int, stage: str, *arguments: str
 ) -> subprocess.CompletedProcess:
     """Run a stage that can write no more than `size` bytes to any one file."""
-    return subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", *arguments],
-        cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False,
-        timeout=WAIT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
+    words = ("-m", f"stages.{stage}", *arguments)
+    return project.run(sys.executable, "-c", LIMITED, str(size), *words, status=None)
 
 
 FULL = [  # stage, bytes that fit, what must be as it was
