@@ -168,7 +168,7 @@ def summary(
     manifest: Mapping[str, Any],
     gflops: float,
 ) -> dict[str, Any]:
-    """Return one row of the results: medians, and the ratios' medians and ranges."""
+    """Return one row of the results: medians, the ratios' medians and ranges, and each round."""
     flops = 2 * (
         needed["training"] * facts["ours"]["examples"]
         + needed["inference"] * manifest["splits"]["val"]["images"]
@@ -187,6 +187,7 @@ def summary(
     found["gflop_per_epoch"] = round(flops / 1e9, 1)
     found["parameters"] = {side: facts[side]["parameters"] for side in facts}
     found["threads"] = facts["ours"]["threads"]
+    found["rounds"] = [{side: round(value, 2) for side, value in taken.items()} for taken in rounds]
     return found
 
 

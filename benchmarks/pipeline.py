@@ -97,13 +97,14 @@ def report_seconds(folder: Path) -> float:
 
 
 def summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Return each figure's median and range over the rounds."""
+    """Return each figure's median and range over the rounds, and each round's."""
     found = {}
     for name in FIGURES:
         values = [figures[name] for figures in rounds]
         found[name] = {
             "median": round(statistics.median(values), 2),
             "range": [round(min(values), 2), round(max(values), 2)],
+            "rounds": [round(value, 2) for value in values],
         }
     return found
 

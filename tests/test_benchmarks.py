@@ -71,6 +71,8 @@ def test_the_short_benchmark_measures_every_side(arrays, tmp_path):
             row["keras_seconds"] / row["ours_seconds"], rel=0.2, abs=0.05
         )
         assert 0 < row["share_of_matmul"] < 1.5
+        (only,) = row["rounds"]
+        assert (only["ours"], only["keras"]) == (row["ours_seconds"], row["keras_seconds"])
         assert row["parameters"]["ours"] == row["parameters"]["keras"]
         assert (row["ratio_torch"] is not None) == HAS_TORCH
         assert f"| {row['model']} | {row['precision']} |" in done.stdout
@@ -163,6 +165,7 @@ def test_what_the_pipeline_adds_is_measured_in_a_pipeline_that_ran(clone):
     ]
     figures = pipeline_cost.summary(rounds)
     assert figures["evaluate_seconds"]["median"] == pytest.approx(max(1, evaluated), abs=0.01)
+    assert figures["evaluate_seconds"]["rounds"] == [1.0, round(evaluated, 2), 1e6]
     row = "| `dvc repro` with nothing to do | 2.0 s | 2.0 s to 2.0 s | 2.5 s |"
     assert row in pipeline_cost.table({"figures": figures})
 
