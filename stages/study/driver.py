@@ -26,14 +26,7 @@ import joblib
 import numpy as np
 
 from stages.datasets import load_dataset
-from stages.files import (
-    StageError,
-    read_json,
-    write_bytes,
-    write_csv,
-    write_json,
-    write_text,
-)
+from stages.files import StageError, read_json, write_bytes, write_csv, write_json, write_text
 from stages.params import PARAMS_FILE, Params, parse_params, read_yaml
 from stages.prepare import manifest, split
 from stages.study.cluster import Outcome, Progress, connected, run_jobs
