@@ -33,6 +33,7 @@ LONGEST = (
     4.0  # seconds into a stage that the first kill may come; halved where the stage was faster
 )
 EPOCH = r"epoch +\d+/"  # in the line that tells of each
+LAST_EPOCH = re.compile(r"epoch +(\d+)/\1\b")
 WITHIN_EPOCH = 0.1  # seconds after an epoch's line
 TRIES = 12  # that no stage outruns
 LOADING = 50e6  # bytes of a stage that has begun to load its libraries
@@ -92,8 +93,9 @@ class Killed:
             f"{self.stage}: {'killed' if met else 'missed'}, {'all' if group else 'stage'}, "
             f"{'after an epoch' if after_epoch else 'any time'}, {self.checkpoints()}"
         )
-        # after the last epoch a training may have been past its checkpoint's use
-        return met and bool(not after_epoch or self.checkpoints())
+        # after the last epoch it may have been past its checkpoint's use
+        over = after_epoch and LAST_EPOCH.search(self.output) and not self.checkpoints()
+        return met and not over
 
     def met(self, running: subprocess.Popen) -> list[psutil.Process]:
         """Return the stage's process below DVC's, if it is there."""

@@ -201,13 +201,13 @@ def test_the_time_to_accuracy_is_the_recorded_one():
 
 
 def test_the_effort_of_the_searches_is_that_of_their_rows():
-    """A trial that two searches share is one."""
+    """A trial that two searches share is one, also where its code has another digest by now."""
     trials = {
-        row["digest"]: (row["model"], row["dataset"], row["epochs"])
+        (row["model"], row["dataset"], row["epochs"], row["seed"], row["val_loss"])
         for path in (ROOT / "studies/results").glob("search_*.csv")
         for row in csv.DictReader(path.read_text(encoding="utf-8").split("\n"))
     }
-    rows = list(trials.values())
+    rows = [trial[:3] for trial in trials]
     cnn, lstm, hybrid = (
         [row[0] for row in rows].count(model) for model in ("cnn", "lstm", "hybrid")
     )
