@@ -617,6 +617,14 @@ def test_a_server_that_drips_headers_is_left_too(server, remote, tmp_path, monke
     assert names(cached(tmp_path).parent) == []
 
 
+@pytest.mark.usefixtures("remote")
+def test_an_answer_that_begins_after_the_deadline_is_no_success(server, tmp_path):
+    """Whether anybody still waits, or is just about to stop, the thread cannot know."""
+    with pytest.raises(TimeoutError):
+        datasets._receive(f"{server.url}tiny.npz", tmp_path / "late.npz", time.monotonic() - 1)
+    assert not (tmp_path / "late.npz").exists()
+
+
 def test_a_server_that_falls_silent_is_left(server, remote, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
     server.pause = 1

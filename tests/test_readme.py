@@ -162,6 +162,22 @@ def test_what_the_pipeline_adds_is_the_recorded_benchmark():
     assert f"`pipeline.json`, {result['machine']}, {result['rounds']} rounds" in text
 
 
+def test_the_growth_is_the_recorded_one():
+    found = json.loads(committed("benchmarks/growth.json"))
+    (one, ten), (small, large) = (
+        found[key].values() for key in ("images_per_second", "peak_memory_bytes")
+    )
+    low, high = found["ratio_range"]
+    said = (
+        f"{found['rounds']} rounds of alternating sides: with ten times the training set {ten:,} "
+        f"images a second against {one:,} (ratio {found['ratio']:.2f}, {low:.2f} to {high:.2f}), "
+        f"and {large / 1e6:,.0f} MB at the peak against {small / 1e6:,.0f} MB: "
+        f"{(large - small) / 1e6:.0f} MB more for {found['added_bytes'] / 1e6:.0f} MB more images."
+    )
+    text = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert said in " ".join(text.split())
+
+
 def test_the_throughput_and_overhead_of_studies_are_the_recorded_ones():
     found = json.loads(committed("studies/measured/throughput.json"))
 

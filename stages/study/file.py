@@ -141,7 +141,7 @@ def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
     StageError
         A key or a value is not one of `params.yaml`'s, or a rule of `when` never applies.
     """
-    found: dict[str, Trial] = {}
+    found: dict[tuple[str, int], Trial] = {}
     used: set[int] = set()
     for variant, own in study.variants.items():
         for grid in study.grid:
@@ -150,12 +150,16 @@ def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
                 rules = _rules(study, document, {**own, **point, "variant": variant})
                 used |= set(rules)
                 trial = _trial(study, document, cpus, variant, own | _set(study, rules), point)
-                place = sorted(trial.cell.items(), key=itemgetter(0))
-                found.setdefault(repr((place, trial.params.seed)), trial)
+                found.setdefault((place_of(trial.cell), trial.params.seed), trial)
     for i, rule in enumerate(study.when):
         if i not in used:
             raise StageError(f"when: no trial of the grid meets {_condition(rule)}")
     return list(found.values())
+
+
+def place_of(cell: Mapping[str, Any]) -> str:
+    """Return a text that cells share whose keys have equal values, in whatever order."""
+    return repr(sorted(cell.items(), key=itemgetter(0)))
 
 
 def _rules(study: Study, document: Mapping[str, Any], own: Mapping[str, Any]) -> list[int]:

@@ -10,7 +10,6 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from stages.expected import FLOORS, Floor, Published, published, read_entries
 from stages.params import Params
 from stages.report import settings as as_settings
 from stages.statistics import CONFIDENCE, holm
-from stages.study.file import Study, Trial, changed_settings, concerns, flat
+from stages.study.file import Study, Trial, changed_settings, concerns, flat, place_of
 
 FIGURES = ("accuracy", "loss", "macro_f1", "errors", "val_accuracy", "val_loss")
 COSTS = ("parameters", "epochs_run", "train_seconds", "seconds_per_epoch", "processor")
@@ -75,7 +74,7 @@ def cells(
     """
     groups: dict[str, list[tuple[Trial, Mapping[str, Any]]]] = defaultdict(list)
     for trial, result in finished:
-        groups[_place(trial.cell)].append((trial, result))
+        groups[place_of(trial.cell)].append((trial, result))
     found = [_cell(members, committed) for members in groups.values()]
     by_seed = [
         {trial.params.seed: result for trial, result in members} for members in groups.values()
@@ -125,11 +124,6 @@ def spread(name: str, values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _place(cell: Mapping[str, Any]) -> str:
-    """Return a text that cells share whose keys have equal values, in whatever order."""
-    return repr(sorted(cell.items(), key=itemgetter(0)))
-
-
 def _families(found: Sequence[Mapping[str, Any]], differing: str) -> list[list[int]]:
     """Return groups of cells, by index, that are alike in every key but one."""
     known = {"n", "parameters", "recipe", "machines", "seeds", "against", "train_seconds_median"}
@@ -140,7 +134,7 @@ def _families(found: Sequence[Mapping[str, Any]], differing: str) -> list[list[i
             for key, value in cell.items()
             if key not in known | {differing} and not key.startswith(FIGURES)
         }
-        groups[_place(rest)].append(i)
+        groups[place_of(rest)].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
