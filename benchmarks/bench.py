@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.backend import choose_threads, configure
-from stages.files import StageError, run, write_json
-from stages.params import Params, load_params
-from stages.prepared import PREPARED, read_manifest
-from stages.train import processor
+from stages.common.arrays import PREPARED, read_manifest
+from stages.common.cli import StageError, run
+from stages.common.files import write_json
+from stages.common.params import Params, load_params
+from stages.training.runtime import choose_threads, configure
+from stages.training.session import processor
 
 ROWS = (("cnn", "float32"), ("cnn", "bfloat16"), ("lstm", "float32"), ("hybrid", "float32"))
 PEERS = Path("benchmarks/peers")
@@ -144,7 +145,7 @@ def count_multiply_adds(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]
     from stages.models import build
 
     shape, classes = manifest["image_shape"], len(manifest["class_names"])
-    models = {name: build(name, shape, classes, getattr(params, name)) for name, _ in ROWS}
+    models = {name: build(name, shape, classes, params.models[name]) for name, _ in ROWS}
     return {
         name: {"training": training(model), "inference": inference(model)}
         for name, model in models.items()

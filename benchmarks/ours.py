@@ -1,28 +1,25 @@
-"""Our side: epochs of training as the stage `train_MODEL` runs them.
+"""Our side of the benchmark: epochs of training as the stage `train_MODEL` runs them.
 
     python -m benchmarks.ours cnn data/prepared
 
-Everything is as params.yaml has it, augmentation and learning-rate schedule included, but for
-what `--set` names. Prints a JSON object: the seconds of each epoch with its validation, of which
-the first builds the graph.
+Uses `params.yaml`, with augmentation and learning rate schedule, except for `--set`. Prints a JSON
+object with the seconds of each epoch, validation included. The first epoch builds the graph.
 """
 
 import argparse
 import json
-import resource
-import sys
 from pathlib import Path
 
-from stages.backend import choose_threads, configure
-from stages.params import MODELS, PARAMS_FILE, Convolutional, parse_params, read_yaml
-from stages.prepared import read_split
-from stages.study.file import with_settings
+from stages.common.arrays import Arrays, read_split
+from stages.common.overrides import with_overrides
+from stages.common.params import PARAMS_FILE, model_names, parse_params, read_yaml
+from stages.training.session import peak_memory, train_model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("model", choices=MODELS)
-    parser.add_argument("folder", type=Path, help="of the prepared arrays")
+    parser.add_argument("model", choices=model_names())
+    parser.add_argument("folder", type=Path, help="folder of the prepared arrays")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
     parser.add_argument("--epochs", type=int, default=2)
@@ -31,40 +28,27 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    params = parse_params(with_settings(read_yaml(PARAMS_FILE), arguments.set))
-    section = getattr(params, arguments.model)
     precision = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[arguments.precision]
-    batch_norm = isinstance(section, Convolutional) and section.batch_norm
-    threads = choose_threads(params.train.threads, params.train.batch_size, batch_norm)
-    configure(threads, params.seed, precision)
-    from stages.models import build
-    from stages.training import Arrays, fit
-
-    x, y = read_split("train", arguments.folder)
-    n = round(len(y) * arguments.fraction)
-    model = build(arguments.model, x.shape[1:], int(y.max()) + 1, section)
-    epochs = fit(
-        model,
-        Arrays(x[:n], y[:n]),
-        Arrays(*read_split("val", arguments.folder)),
-        epochs=arguments.epochs,
-        seed=params.seed,
-        train=params.train,
-        section=section,
-        batch_parts=threads.batch_parts,
+    overrides = {"epochs": arguments.epochs, "train.precision": precision} | arguments.set
+    params = parse_params(with_overrides(read_yaml(PARAMS_FILE), overrides))
+    data = read_split("train", arguments.folder)
+    n = round(len(data.y) * arguments.fraction)
+    training = train_model(
+        arguments.model,
+        params,
+        Arrays(data.x[:n], data.y[:n]),
+        read_split("val", arguments.folder),
+        int(data.y.max()) + 1,
+        log=lambda _: None,
     )
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
-    print(
-        json.dumps(
-            {
-                "epochs": list(epochs),
-                "examples": n,
-                "parameters": model.count_params(),
-                "threads": threads.as_dict(),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-            }
-        )
-    )
+    facts = {
+        "epochs": training.history,
+        "examples": n,
+        "parameters": training.model.count_params(),
+        "threads": training.threads.as_dict(),
+        "peak_memory_bytes": peak_memory(),
+    }
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -21,18 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import measure
-from stages.files import read_json, run, write_json
-from stages.params import MODELS, PARAMS_FILE, read_yaml
-from stages.train import processor
-from stages.verify import changed, clone, reproduce
+from stages.common.cli import run
+from stages.common.files import read_json, write_json
+from stages.common.params import PARAMS_FILE, model_names, read_yaml
+from stages.training.session import processor
+from tools.verify import changed, clone, reproduce
 
 SETTINGS = ["epochs=1", "seed=1"]
 # Loads what `evaluate` loads, then times its work alone.
 EVALUATE = """
 import json, time
-from stages import backend, evaluate
-backend.configure(backend.choose_threads(0, batch_size=1, batch_norm=False), seed=1)
-import stages.archive, stages.training
+from stages import evaluate
+from stages.training.runtime import choose_threads, configure
+configure(choose_threads(0, batch_size=1, batch_norm=False), seed=1)
+import stages.models.shared.archive, stages.models.shared.inference
 started = time.perf_counter()
 evaluate.main()
 print(json.dumps({"seconds": time.perf_counter() - started}))
@@ -75,7 +77,7 @@ def one_round(folder: Path, params: dict[str, Any]) -> dict[str, float]:
     started = time.perf_counter()
     reproduce(folder)
     wall = time.perf_counter() - started
-    timing = [read_json(folder / f"metrics/timing/{name}.json") for name in MODELS]
+    timing = [read_json(folder / f"metrics/timing/{name}.json") for name in model_names()]
     started = time.perf_counter()
     reproduce(folder)
     return {

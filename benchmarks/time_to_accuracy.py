@@ -5,7 +5,7 @@
 The published recipe is run as a plain Keras script: Adam at a constant rate, batches of 128, no
 normalization, no augmentation. Ours is that of params.yaml with fewer epochs, over which its
 learning-rate schedule runs, and for the CNN with what it was found to want in so few
-(studies/search_cnn_2_epochs.yaml); its seconds include building the graph, the script's do not.
+(studies/searches/cnn_2_epochs.yaml); its seconds include building the graph, the script's do not.
 The CNN runs in bfloat16 too where the processor has it; the script is in float32. Prints, and
 writes to `benchmarks/time_to_accuracy.json`, the seconds and their ratio, null where ours did not
 get there.
@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import PEERS, checked_data, has_bfloat16, measure
-from stages.files import run, write_json
-from stages.prepared import PREPARED
-from stages.train import processor
+from stages.common.arrays import PREPARED
+from stages.common.cli import run
+from stages.common.files import write_json
+from stages.training.session import processor
 
 PUBLISHED_EPOCHS = 10
 PUBLISHED_DROPOUT = {"cnn": 0.5, "lstm": 0.2}
@@ -34,7 +35,7 @@ OURS = {  # precision, epochs of our schedule: more take longer, too few do not 
     "cnn": [("float32", 2), ("bfloat16", 2)],
     "lstm": [("float32", 4)],
 }
-CHANGED = {  # in params.yaml: "batch 128" of studies/search_cnn_2_epochs.yaml
+CHANGED = {  # in params.yaml: "batch 128" of studies/searches/cnn_2_epochs.yaml
     "cnn": {
         "train.batch_size": 128,
         "cnn.learning_rate": 0.006,

@@ -1,14 +1,14 @@
-"""Stage `evaluate`: the models, and their ensemble, on the test set.
+"""Stage `evaluate`: score the models and their ensemble on the test set.
 
     python -m stages.evaluate
 
-The only stage that opens the test set. The ensemble is the mean of the models' probabilities;
-nothing is trained for it. Writes
+The only stage that scores on the test set. The ensemble is the mean of the models' probabilities.
+Writes
 
-- `metrics/evaluation.json`: a handful of figures a model, for `dvc metrics diff`;
-- `metrics/timing/inference.json`: seconds, which are never the same twice;
-- `plots/confusion/`, `plots/per_class/`, `plots/calibration/`: a CSV a model, for `dvc plots`;
-- `data/predictions/`: probabilities, float32, and `details.json` with all further figures.
+- `metrics/evaluation.json`: a few figures per model, for `dvc metrics diff`;
+- `metrics/timing/inference.json`: seconds per image, which differ from run to run;
+- `plots/confusion/`, `plots/per_class/`, `plots/calibration/`: one CSV per model, for `dvc plots`;
+- `data/predictions/`: probabilities, float32, and `details.json` with all other figures.
 """
 
 from __future__ import annotations
@@ -20,38 +20,42 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.backend import choose_threads, configure
-from stages.files import replacing, run, write_csv, write_json
-from stages.params import ENSEMBLE, MODELS, load_params
-from stages.prepared import read_manifest, read_split
-from stages.statistics import class_scores, compare_all, details, reliability, summary
+from stages.common.arrays import read_manifest, read_split, write_array
+from stages.common.cli import run
+from stages.common.files import write_csv, write_json
+from stages.common.params import ENSEMBLE, load_params
+from stages.evaluation.scores import class_scores, details, reliability, summary
+from stages.evaluation.significance import compare_all
+from stages.training.runtime import choose_threads, configure
 
-TIMED_CALLS = {1: 15, 256: 3}  # images a call: calls, of which the median counts
+TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls; the median counts
 
 
 def main() -> None:
     params = load_params()
     threads = choose_threads(params.train.threads, batch_size=1, batch_norm=False)
     configure(threads, params.seed)
-    from stages.archive import load_model
-    from stages.training import predict
+    from stages.models.shared.archive import load_model
+    from stages.models.shared.inference import predict
 
     class_names = read_manifest()["class_names"]
-    x_test, y_test = read_split("test")
+    test = read_split("test")
+    x_test, y_test = test.x, test.y
     probabilities, seconds = {}, {}
-    for name in MODELS:
+    for name in params.models:
         model = load_model(Path(f"data/models/{name}.keras"))
         probabilities[name] = predict(model, x_test, workers=threads.inter_op)
         seconds[name] = inference_seconds(model.predict_on_batch, x_test)
     probabilities[ENSEMBLE] = np.mean(list(probabilities.values()), axis=0)
     seconds[ENSEMBLE] = {
-        batch: sum(seconds[name][batch] for name in MODELS) for batch in seconds[MODELS[0]]
+        batch: sum(seconds[name][batch] for name in params.models)
+        for batch in next(iter(seconds.values()))
     }
 
     evaluation = {}
     for name, predicted in probabilities.items():
         evaluation[name] = figures = summary(y_test, predicted)
-        save_array(Path(f"data/predictions/{name}.npy"), predicted)
+        write_array(Path(f"data/predictions/{name}.npy"), predicted)
         write_plots(name, y_test, predicted, class_names)
         print(
             f"{name:8}  test accuracy {figures['accuracy']:.4f}  loss {figures['loss']:.4f}  "
@@ -78,10 +82,10 @@ def main() -> None:
 def inference_seconds(
     predict_on_batch: Callable[[np.ndarray], np.ndarray], x: np.ndarray
 ) -> dict[str, float]:
-    """Return the seconds an image takes in batches of 1 and of 256, the first call apart."""
+    """Return the median seconds per image in batches of 1 and 256, after one warm-up call."""
     seconds = {}
     for batch, calls in TIMED_CALLS.items():
-        images = np.resize(x[:batch], (batch, *x.shape[1:]))  # repeats those of a small test set
+        images = np.resize(x[:batch], (batch, *x.shape[1:]))  # repeats images if there are fewer
         predict_on_batch(images)
         taken = []
         for _ in range(calls):
@@ -113,12 +117,6 @@ def write_plots(
         ],
     )
     write_csv(Path(f"plots/calibration/{name}.csv"), reliability(y_true, probabilities))
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Save an array as `.npy`, whole or not at all."""
-    with replacing(path) as temporary:
-        np.save(temporary, array)
 
 
 if __name__ == "__main__":

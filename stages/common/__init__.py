@@ -1,0 +1,1 @@
+"""Parameters, files, arrays, dotted settings, and how commands end."""

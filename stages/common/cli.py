@@ -1,0 +1,89 @@
+"""How a command ends: in one line for a user's mistake, for a system error, and after Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+LITTLE = 2**24  # bytes of free disk space below which a failed write means a full disk
+LONGEST = 1000  # characters of a message
+INTERRUPTED = 130  # exit status after Ctrl-C (128 + SIGINT)
+RESUME = (
+    "interrupted; run the same command again to continue. `dvc repro` keeps finished stages, and "
+    "a training continues after its last complete epoch"
+)
+IMPORTING = "<frozen importlib"  # prefix of the file names of Python's import system
+
+
+class StageError(Exception):
+    """An error that the user can fix. Its text is the one line that they see."""
+
+    def __init__(self, text: str):
+        super().__init__(one_line(text))
+
+
+def one_line(error: object) -> str:
+    """Return the text of an error as one printable line of at most `LONGEST` characters.
+
+    Messages quote file names and file contents, which may contain anything: runs of white space
+    become one space, and unprintable characters become escapes.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`. End with one line and exit status 1 on a `StageError` or a system error.
+
+    Characters that the terminal's encoding lacks are printed as escapes.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        main()
+    except StageError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "; the disk is full" if disk_is_full(error) else ""
+        sys.exit(f"error: {one_line(f'{where}{error.strerror or error}{hint}')}")
+    except KeyboardInterrupt:
+        print(RESUME, file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Return whether `error` comes from a full disk. NumPy and HDF5 raise it without an errno."""
+    return error.errno in FULL or (error.errno is None and shutil.disk_usage(".").free < LITTLE)
+
+
+def handle_ctrl_c() -> None:
+    """Make Ctrl-C end a command with one line, also while it imports its libraries.
+
+    Only commands started as `python -m …` are changed. A program or notebook that imports our
+    modules keeps its own handler.
+    """
+    if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt inside `run`; otherwise end the process at once.
+
+    During an import an exception can get lost: Python ignores exceptions in import callbacks, and
+    libraries turn them into an ImportError or take them for a missing optional dependency.
+    """
+    while frame and not frame.f_code.co_filename.startswith(IMPORTING):
+        if frame.f_code is run.__code__:
+            raise KeyboardInterrupt
+        frame = frame.f_back
+    os.write(sys.__stderr__.fileno(), f"{RESUME}\n".encode())
+    os._exit(INTERRUPTED)

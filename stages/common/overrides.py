@@ -1,0 +1,65 @@
+"""Dotted settings such as `cnn.dropout=0.5`: nested mappings, and `dvc exp run -S` lines."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from stages.common.cli import StageError
+
+PLAIN = re.compile(r"[A-Za-z0-9_./-]+")  # text that needs no quotes in an override
+
+
+def flatten(settings: Any, prefix: str = "") -> Any:
+    """Return nested settings with dotted keys. A value that is not a mapping is returned as is."""
+    if not isinstance(settings, Mapping):
+        return settings
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def with_overrides(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `document` with dotted keys set, as `dvc exp run -S` sets them.
+
+    Raises
+    ------
+    StageError
+        A key does not exist in `document`.
+    """
+    changed = copy.deepcopy(dict(document))
+    for dotted, value in overrides.items():
+        *sections, key = str(dotted).split(".")
+        target = changed
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not isinstance(target, dict) or key not in target:
+            raise StageError(f"{dotted} is not a key of params.yaml")
+        target[key] = value
+    return changed
+
+
+def exp_run_command(overrides: Mapping[str, Any]) -> str:
+    """Return the shell command that runs an experiment with these settings, nested or dotted."""
+    settings = (f"{key}={override_text(value)}" for key, value in flatten(overrides).items())
+    return " ".join(["dvc exp run", *(f"-S {shlex.quote(setting)}" for setting in settings)])
+
+
+def override_text(value: Any) -> str:
+    """Return a value in the grammar of `-S` (Hydra's), which wants quotes around some texts.
+
+    A backslash stands for itself there, except in front of a quote.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and not PLAIN.fullmatch(value):
+        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+        return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
+    return str(value).replace(" ", "")

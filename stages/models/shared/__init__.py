@@ -1,0 +1,1 @@
+"""Parts that all models share: layers, the model file, inference."""

@@ -1,0 +1,36 @@
+"""Class probabilities, accuracy and loss of a trained model."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from stages.common.arrays import Arrays
+
+PREDICTION_BATCH = 250  # images per step
+
+
+def predict(model: keras.Model, x: np.ndarray, workers: int = 1) -> np.ndarray:
+    """Return class probabilities, float32 (n, classes), for images `x`.
+
+    `workers` batches run at the same time. The batches, and so the results, do not depend on it.
+    """
+
+    def probabilities(start: int) -> np.ndarray:
+        return np.asarray(model.predict_on_batch(x[start : start + PREDICTION_BATCH]))
+
+    starts = range(0, len(x), PREDICTION_BATCH)
+    first = [probabilities(start) for start in starts[:1]]  # builds the graph in one thread
+    with ThreadPoolExecutor(workers) as pool:
+        return np.concatenate(first + list(pool.map(probabilities, starts[1:])))
+
+
+def score(model: keras.Model, data: Arrays, workers: int = 1) -> dict[str, float]:
+    """Return accuracy and mean cross-entropy (nats) of a model, without dropout or augmentation."""
+    probabilities = predict(model, data.x, workers)
+    right = probabilities.argmax(axis=1) == data.y
+    likelihood = probabilities[np.arange(len(data.y)), data.y].astype(np.float64)
+    loss = -np.log(np.maximum(likelihood, keras.config.epsilon())).mean()
+    return {"accuracy": float(right.mean()), "loss": float(loss)}

@@ -1,0 +1,1 @@
+"""The report page: table, figures, sentences, targets."""

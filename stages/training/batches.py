@@ -1,0 +1,56 @@
+"""The batches of an epoch. Their order depends on (seed, epoch) only."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+
+from stages.common.arrays import Arrays
+from stages.common.params import Model
+from stages.training.augmentation import augments, transforms
+
+RELEASE = 16  # steps after which the pages of the data file read so far may leave memory
+
+
+class Epoch(keras.utils.PyDataset):
+    """The shuffled batches of one epoch, with their augmentation.
+
+    Order and augmentation are functions of (seed, epoch), so an epoch is the same after a resume.
+    """
+
+    def __init__(self, data: Arrays, batch_size: int, section: Model, seed: int, epoch: int):
+        super().__init__()
+        self.data, self.batch_size, self.section = data, batch_size, section
+        self.seed, self.epoch = seed, epoch
+        self.order = np.random.default_rng((seed, epoch)).permutation(len(data.y))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        chosen = np.sort(self.order[step * self.batch_size : (step + 1) * self.batch_size])
+        inputs = {"image": self.data.x[chosen]}
+        if augments(self.section):
+            random = np.random.default_rng((self.seed, self.epoch, step))
+            height, width = inputs["image"].shape[1:3]
+            inputs["transform"] = transforms(random, len(chosen), (height, width), self.section)
+        if step % RELEASE == RELEASE - 1 or step == len(self) - 1:
+            self.data.release()
+        return inputs, self.data.y[chosen]
+
+
+class InOrder(keras.utils.PyDataset):
+    """Batches in the order of the data, without augmentation: for validation."""
+
+    def __init__(self, data: Arrays, batch_size: int):
+        super().__init__()
+        self.data, self.batch_size = data, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.data.y) / self.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        return {"image": np.asarray(self.data.x[part])}, self.data.y[part]

@@ -1,0 +1,132 @@
+"""Checkpoints: one file with everything that a training needs to continue after an epoch.
+
+The file is `data/checkpoints/MODEL-KEY.ckpt`. It is not an output of a stage, because DVC deletes
+outputs before it runs a stage. KEY is a digest of everything that determines the training's bytes,
+so a checkpoint never continues a different training. Each epoch replaces the file atomically: after
+a kill or a power cut, the checkpoint of the epoch before is still there.
+
+Why not `keras.callbacks.BackupAndRestore` (Keras 3.15)?
+- It writes two files in place, one after the other. Killed between the two, it trains an epoch
+  twice without saying so.
+- It keeps no history and no best weights, and does not check which training its weights belong to.
+- It deletes its files at the end of each `Model.fit`, and we call `fit` once per epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.common.files import replacing
+
+FOLDER = Path("data/checkpoints")
+KEPT = 3  # unfinished trainings kept per model, so that earlier parameters can resume
+KEY_LENGTH = 16  # hexadecimal digits
+DIGEST = hashlib.sha256
+STAGES = Path(__file__).parents[1]
+
+
+@dataclass
+class Progress:
+    """The state of a training after an epoch.
+
+    `rows`: the history, one row per epoch. `variables`: those of the model (with dropout seeds and
+    batch-norm statistics), then those of the optimizer. `best_weights`: the weights that early
+    stopping would restore. `resumed`: how often the training was resumed.
+    """
+
+    rows: list[dict[str, float]]
+    variables: list[np.ndarray]
+    best_weights: list[np.ndarray] | None
+    resumed: int = 0
+
+
+class Checkpoint:
+    """The checkpoint file of one training of `model`, identified by `facts` and the code."""
+
+    def __init__(self, model: str, facts: Mapping[str, Any], folder: Path = FOLDER):
+        text = json.dumps({**facts, "code": code_digest(model)}, sort_keys=True)
+        self.model = model
+        self.key = DIGEST(text.encode()).hexdigest()[:KEY_LENGTH]
+        self.path = folder / f"{model}-{self.key}.ckpt"
+
+    def save(self, progress: Progress) -> None:
+        """Replace the file. It is on the disk when this returns."""
+        facts = {
+            "key": self.key,
+            "rows": progress.rows,
+            "resumed": progress.resumed,
+            "best": progress.best_weights is not None,
+        }
+        arrays = {f"variable_{i}": value for i, value in enumerate(progress.variables)}
+        arrays |= {f"best_{i}": value for i, value in enumerate(progress.best_weights or [])}
+        packed = io.BytesIO()
+        np.savez(packed, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+        content = packed.getvalue()
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(DIGEST(content).digest() + content)
+        self._prune()
+
+    def load(self) -> Progress | None:
+        """Return the saved state, or None if there is no file or (with a message) a damaged one."""
+        try:
+            whole = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        size = DIGEST().digest_size
+        digest, content = whole[:size], whole[size:]
+        try:
+            if DIGEST(content).digest() != digest:
+                raise ValueError("its checksum does not match")
+            return self._unpack(content)
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            reason = f"ignoring the damaged checkpoint {self.path} ({error})"
+            print(f"{reason}; training starts at epoch 1", flush=True)
+            return None
+
+    def _unpack(self, content: bytes) -> Progress:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            facts = json.loads(arrays["facts"].tobytes())
+            if facts["key"] != self.key:
+                raise ValueError("it belongs to a different training")
+            named = {
+                kind: [arrays[f"{kind}_{i}"] for i in range(_count(arrays.files, kind))]
+                for kind in ("variable", "best")
+            }
+        best_weights = named["best"] if facts["best"] else None
+        return Progress(facts["rows"], named["variable"], best_weights, facts["resumed"])
+
+    def remove(self) -> None:
+        """Delete the file if it exists."""
+        self.path.unlink(missing_ok=True)
+
+    def _prune(self) -> None:
+        """Delete all but the newest checkpoints of this model that have other keys."""
+        others = self.path.parent.glob(f"{self.model}-{'?' * KEY_LENGTH}.ckpt")
+        aged = sorted(
+            (path for path in others if path != self.path), key=lambda path: path.stat().st_mtime
+        )
+        for path in aged[:-KEPT]:
+            path.unlink(missing_ok=True)
+
+
+def code_digest(model: str) -> str:
+    """Return the SHA-256 of the source files that a training of `model` runs."""
+    modules = [*STAGES.glob("common/*.py"), *STAGES.glob("training/*.py"), STAGES / "train.py"]
+    modules += [*STAGES.glob("models/shared/*.py"), STAGES / f"models/{model}.py"]
+    digest = DIGEST()
+    for path in sorted(modules):
+        digest.update(path.name.encode() + DIGEST(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _count(names: list[str], kind: str) -> int:
+    return sum(name.startswith(f"{kind}_") for name in names)

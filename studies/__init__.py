@@ -1,0 +1,1 @@
+"""Studies: many trials over several seeds, with `python -m studies.engine`."""

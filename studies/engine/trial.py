@@ -1,0 +1,139 @@
+"""One trial of a study: what the stages `train` and `evaluate` do for one model, without files.
+
+With equal parameters, seed and thread setting, a trial gives the pipeline's figures to the last
+digit, because both call the same functions. TensorFlow fixes its threads once per process, so each
+trial needs its own process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from stages.common.arrays import Arrays
+from stages.common.cli import StageError
+from stages.common.params import parse_params
+from stages.training.session import LIBRARIES, train_model
+
+# Part of every trial's key. Raise it when a change of the code changes training results on purpose:
+# recorded trials then no longer count. tests/test_results_version.py fails when results change.
+RESULTS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to run a trial.
+
+    `params` is a parsed `params.yaml`; `key` identifies everything that determines the results;
+    `libraries` are the versions that the worker must have.
+    """
+
+    params: dict[str, Any]
+    model: str
+    num_classes: int
+    key: str
+    libraries: dict[str, str]
+
+
+def trial_key(
+    params: Mapping[str, Any], model: str, evaluate: str, manifest: Mapping[str, Any]
+) -> str:
+    """Return the key of a trial: the SHA-256 of its parameters, data and `RESULTS_VERSION`.
+
+    Parameters
+    ----------
+    params
+        All parameters. Sections of other models do not count. The data count by their digests, so
+        `dataset` and `prepare` do not count.
+    evaluate
+        ``test`` or ``val``: which part is scored.
+    manifest
+        As returned by `stages.datasets.splits.manifest`.
+    """
+    shared = {key: params[key] for key in ("epochs", "seed", "train")}
+    facts = {
+        "results_version": RESULTS_VERSION,
+        "params": shared | {model: params[model]},
+        "model": model,
+        "data": {
+            "image_shape": manifest["image_shape"],
+            "classes": len(manifest["class_names"]),
+            **{
+                part: [split["x_sha256"], split["y_sha256"]]
+                for part, split in manifest["splits"].items()
+            },
+        },
+        "evaluate": evaluate,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def make_job(
+    params: Mapping[str, Any], model: str, evaluate: str, manifest: Mapping[str, Any]
+) -> Job:
+    """Return the job of a trial; arguments as for `trial_key`."""
+    libraries = {library: version(library) for library in LIBRARIES}
+    key = trial_key(params, model, evaluate, manifest)
+    return Job(dict(params), model, len(manifest["class_names"]), key, libraries)
+
+
+def run_trial(job: Job, *arrays: np.ndarray, log: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train and score one model.
+
+    Parameters
+    ----------
+    arrays
+        x and y of ``train``, of ``val`` and, if the trial is scored on it, of ``test``.
+
+    Returns
+    -------
+    dict
+        ``val_accuracy, val_loss, parameters, epochs_run``; with a test set, its figures from
+        `scores.summary`; the keys of `Training.timing`; ``history``, one row per epoch.
+
+    Raises
+    ------
+    StageError
+        This worker has other library versions than the driver, or training failed.
+    """
+    check_libraries(job.libraries)
+    train_data, val_data, *test_data = (
+        Arrays(x, y) for x, y in zip(arrays[::2], arrays[1::2], strict=True)
+    )
+    training = train_model(
+        job.model, parse_params(job.params), train_data, val_data, job.num_classes, log=log
+    )
+    from stages.evaluation.scores import summary
+    from stages.models.shared.inference import predict
+
+    validated = training.score(val_data)
+    figures = {"val_accuracy": validated["accuracy"], "val_loss": validated["loss"]}
+    for data in test_data:
+        workers = training.threads.inter_op
+        figures |= summary(data.y, predict(training.model, data.x, workers=workers))
+    return figures | {
+        "parameters": training.model.count_params(),
+        "epochs_run": len(training.history),
+        **training.timing(),
+        "history": training.history,
+    }
+
+
+def check_libraries(wanted: Mapping[str, str]) -> None:
+    """Raise StageError if a library's version differs from `wanted`, the driver's version."""
+    for library, needed in wanted.items():
+        try:
+            here = version(library)
+        except PackageNotFoundError:
+            here = "none"
+        if here != needed:
+            raise StageError(
+                f"the worker has {library} {here}, the driver has {needed}: install the same "
+                "requirements on every node"
+            )

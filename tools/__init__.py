@@ -1,0 +1,1 @@
+"""Commands that people run next to the pipeline."""
