@@ -1,10 +1,10 @@
-"""Seconds per epoch side by side: ours, the plain Keras script, PyTorch, the machine's limit.
+"""Measure seconds per epoch: ours, plain Keras, PyTorch, next to the machine's matrix product.
 
     python -m benchmarks.bench --torch .venv-torch/bin/python
 
-Each measurement is a process of its own. The sides alternate, and each round begins with another
-one, so that a drift of the machine's speed does not favour any; ratios are taken within a round.
-Prints the table and writes `benchmarks/results.json`. Needs the prepared arrays of MNIST.
+Each measurement is its own process. The sides alternate and each round starts with another side, so
+that changes of the machine's speed favour none; ratios are taken within a round. Prints the results
+and writes `benchmarks/results.json`. Needs MNIST's prepared arrays (`dvc repro prepare`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,8 @@ SIDES = ("ours", "keras", "torch")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare seconds per epoch, side by side.")
-    parser.add_argument(
-        "--torch", type=Path, help="a Python that has PyTorch; without it, no ratio"
-    )
+    parser = argparse.ArgumentParser(description="Compare seconds per epoch.")
+    parser.add_argument("--torch", type=Path, help="a Python with PyTorch; without it, no ratio")
     parser.add_argument("--data", type=Path, default=PREPARED, help="folder of prepared arrays")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
@@ -44,63 +42,64 @@ def main() -> None:
     sides = SIDES if arguments.torch else SIDES[:2]
     manifest = checked_data(arguments.data)
     params = load_params()
-    needed = count_multiply_adds(manifest)
-    bfloat16 = has_bfloat16()
-
+    needed = count_multiply_adds(manifest, params)
+    rows = [row for row in ROWS if row[1] == "float32" or has_bfloat16()]
     rates: list[float] = []
-    seconds: dict[tuple[str, str], list[dict[str, float]]] = {}
-    facts: dict[tuple[str, str], dict[str, Any]] = {}
+    seconds: dict[tuple[str, str], list[dict[str, float]]] = {row: [] for row in rows}
+    facts: dict[tuple[str, str], dict[str, Any]] = {row: {} for row in rows}
     for number in range(arguments.rounds):
         rates.append(measure([sys.executable, "benchmarks/matmul.py"])["gflops"])
-        for row in ROWS:
-            if row[1] == "bfloat16" and not bfloat16:
-                continue
-            turn = number % len(sides)
+        turn = number % len(sides)
+        for row in rows:
             taken = {}
             for side in sides[turn:] + sides[:turn]:
-                answer = measure(command(side, *row, arguments, params))
-                taken[side] = answer["epochs"][-1]["seconds"]
-                facts.setdefault(row, {})[side] = answer
+                facts[row][side] = measure(command(side, *row, arguments, params))
+                taken[side] = facts[row][side]["epochs"][-1]["seconds"]
             if facts[row]["ours"]["parameters"] != facts[row]["keras"]["parameters"]:
                 raise StageError(f"params.yaml has another {row[0]} than {PEERS}/keras_script.py")
-            seconds.setdefault(row, []).append(taken)
-            print(
-                f"round {number + 1}/{arguments.rounds} {' '.join(row)}: {said(taken)}", flush=True
-            )
+            seconds[row].append(taken)
+            shown = ", ".join(f"{side} {value:.1f} s" for side, value in taken.items())
+            print(f"round {number + 1}/{arguments.rounds} {' '.join(row)}: {shown}", flush=True)
     gflops = statistics.median(rates)
-    rows = [
-        summary(row, taken, facts[row], needed[row[0]], manifest, gflops)
-        for row, taken in seconds.items()
+    found = [
+        summary(row, seconds[row], facts[row], needed[row[0]], manifest, gflops) for row in rows
     ]
     result = {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "dataset": manifest["dataset"],
         "batch_size": params.train.batch_size,
         "rounds": arguments.rounds,
         "matmul_gflops": round(gflops, 1),
         "matmul_gflops_range": [round(min(rates), 1), round(max(rates), 1)],
-        "rows": rows,
+        "rows": found,
     }
     write_json(arguments.output, result)
-    print(table(result))
+    for row in found:
+        torch = f", {row['ratio_torch']:.2f} times in PyTorch" if row["ratio_torch"] else ""
+        print(
+            f"{row['model']} {row['precision']}: {row['ours_seconds']:.1f} s per epoch, "
+            f"{row['ratio_keras']:.2f} times in plain Keras{torch}; "
+            f"{row['share_of_matmul']:.2f} of the peak"
+        )
+
+
+def machine() -> str:
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def checked_data(folder: Path) -> dict[str, Any]:
     """Return the manifest of the prepared arrays in `folder`.
 
-    Raises
-    ------
-    StageError
-        Their images are not what the peers' layers are for; or the pipeline has prepared another
-        data set than MNIST, as `make run` does, whose figures nobody wants in the record.
+    If the images do not fit the peers' layers, or the pipeline has prepared another dataset than
+    MNIST, as `make run` does, this raises StageError.
     """
     manifest = read_manifest(folder)
     if manifest["image_shape"] != [28, 28, 1]:
         raise StageError(f"{folder}: the peers' layers are for images of 28×28×1")
     if folder == PREPARED and manifest["dataset"] != "mnist":
         raise StageError(
-            f"{folder} has {manifest['dataset']}, the benchmarks are of mnist: "
-            "`git checkout params.yaml dvc.lock metrics plots`, or name arrays with --data"
+            f"{folder} has {manifest['dataset']}, the benchmarks need mnist: run "
+            "`git checkout params.yaml` and `dvc repro prepare`, or name arrays with --data"
         )
     return manifest
 
@@ -108,7 +107,7 @@ def checked_data(folder: Path) -> dict[str, Any]:
 def command(
     side: str, model: str, precision: str, arguments: argparse.Namespace, params: Params
 ) -> list[str]:
-    """Return the command that measures one side; the peers' batch and dropout are ours."""
+    """Return the command that measures one side. The peers get our batch size and dropout."""
     start = {
         "ours": [sys.executable, "-m", "benchmarks.ours"],
         "keras": [sys.executable, str(PEERS / "keras_script.py")],
@@ -117,19 +116,15 @@ def command(
     options = ["--precision", precision, "--fraction", str(arguments.fraction)]
     if side != "ours":
         options += ["--batch", str(params.train.batch_size)]
-        options += ["--dropout", str(getattr(params, model).dropout)]
+        options += ["--dropout", str(params.models[model].dropout)]
     return [*start, model, str(arguments.data), *options]
 
 
 def measure(words: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
-    """Run a command, here or in `folder`, and return the JSON object that it prints last."""
+    """Run a command, here or in `folder`, and return the JSON object in its last line."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(  # noqa: S603 -- our own scripts
-        words,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        words, cwd=folder, capture_output=True, text=True, check=False, env=environment
     )
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
@@ -137,9 +132,8 @@ def measure(words: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def count_multiply_adds(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Return, by model, the multiply-adds of an image in training and in inference."""
-    params = load_params()
+def count_multiply_adds(manifest: Mapping[str, Any], params: Params) -> dict[str, dict[str, int]]:
+    """Return the multiply-adds per image in training and in inference, by model."""
     configure(choose_threads(0, params.train.batch_size, batch_norm=True), seed=1)
     from benchmarks.multiply_adds import inference, training
     from stages.models import build
@@ -153,7 +147,7 @@ def count_multiply_adds(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; without it the row means nothing."""
+    """Return whether the processor has bfloat16 products. Without them the row means nothing."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -169,7 +163,7 @@ def summary(
     manifest: Mapping[str, Any],
     gflops: float,
 ) -> dict[str, Any]:
-    """Return one row of the results: medians, the ratios' medians and ranges, and each round."""
+    """Return one row of the results: medians, ratios with their range, and each round."""
     flops = 2 * (
         needed["training"] * facts["ours"]["examples"]
         + needed["inference"] * manifest["splits"]["val"]["images"]
@@ -180,46 +174,15 @@ def summary(
         found[f"{side}_seconds"] = round(median[side], 2) if side in median else None
     for side in SIDES[1:]:
         ratios = [r[side] / r["ours"] for r in rounds if side in r]
+        ends = [round(min(ratios), 2), round(max(ratios), 2)] if ratios else None
         found[f"ratio_{side}"] = round(statistics.median(ratios), 2) if ratios else None
-        found[f"ratio_{side}_range"] = (
-            [round(min(ratios), 2), round(max(ratios), 2)] if ratios else None
-        )
+        found[f"ratio_{side}_range"] = ends
     found["share_of_matmul"] = round(flops / median["ours"] / 1e9 / gflops, 3)
     found["gflop_per_epoch"] = round(flops / 1e9, 1)
     found["parameters"] = {side: facts[side]["parameters"] for side in facts}
     found["threads"] = facts["ours"]["threads"]
     found["rounds"] = [{side: round(value, 2) for side, value in taken.items()} for taken in rounds]
     return found
-
-
-def said(taken: Mapping[str, float]) -> str:
-    return ", ".join(f"{side} {seconds:.1f} s" for side, seconds in taken.items())
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Return the results as a Markdown table, which is what README.md quotes."""
-    head = (
-        "| model | precision | ours, s | plain Keras, s | PyTorch, s "
-        "| Keras / ours | PyTorch / ours | share of the product's rate |"
-    )
-    rows = [
-        f"| {row['model']} | {row['precision']} | {row['ours_seconds']:.1f} | "
-        f"{number(row['keras_seconds'])} | {number(row['torch_seconds'])} | "
-        f"{ratio(row, 'keras')} | {ratio(row, 'torch')} | {row['share_of_matmul']:.2f} |"
-        for row in result["rows"]
-    ]
-    return "\n".join([head, "|---|---|---|---|---|---|---|---|", *rows])
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def ratio(row: Mapping[str, Any], side: str) -> str:
-    if row[f"ratio_{side}"] is None:
-        return "–"
-    low, high = row[f"ratio_{side}_range"]
-    return f"{row[f'ratio_{side}']:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

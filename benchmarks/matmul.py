@@ -1,6 +1,8 @@
-"""The processor's own limit: the rate of a 4096² float32 matrix product in NumPy, GFLOP/s.
+"""Measure the machine's peak: GFLOP/s of a 4096×4096 float32 matrix product in NumPy.
 
-Run it as ``python benchmarks/matmul.py``; it prints a JSON object.
+    python benchmarks/matmul.py
+
+Prints a JSON object.
 """
 
 import json
@@ -12,7 +14,7 @@ import numpy as np
 SIDE = 4096
 
 a = np.random.default_rng(1).random((SIDE, SIDE), dtype=np.float32)
-a @ a  # warms up
+a @ a  # warm up
 seconds = []
 for _ in range(5):
     started = time.perf_counter()

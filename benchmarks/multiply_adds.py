@@ -1,7 +1,7 @@
-"""The multiply-adds that the models' products need, counted by hand from the layers' shapes.
+"""Count a model's multiply-adds from the shapes of its layers.
 
-Only products count (convolution, dense, LSTM gates), as the machine's limit is a product's rate;
-what is done element by element is overhead by this measure.
+Only products count (convolution, dense, LSTM gates), because the machine's peak is the rate of a
+product. Elementwise operations are overhead by this measure.
 """
 
 from __future__ import annotations
@@ -11,8 +11,26 @@ import math
 import keras
 
 
+def inference(model: keras.Sequential) -> int:
+    """Return the multiply-adds of one image's forward pass."""
+    return sum(forward(layer) for layer in model.layers)
+
+
+def training(model: keras.Sequential) -> int:
+    """Return the multiply-adds of one image's forward and backward pass.
+
+    The backward pass has two products for each product of the forward pass: the gradients of the
+    weights and of the input. The first layer needs no gradient of its input, the image.
+    """
+    first = next(layer for layer in model.layers if forward(layer))
+    unneeded = forward(first)
+    if isinstance(first, keras.layers.LSTM):  # its recurrent part does pass on a gradient
+        unneeded = first.input.shape[1] * math.prod(first.cell.kernel.shape)
+    return 3 * inference(model) - unneeded
+
+
 def forward(layer: keras.Layer) -> int:
-    """Return the multiply-adds of one image's pass through a layer."""
+    """Return the multiply-adds of one image's forward pass through a layer."""
     if isinstance(layer, keras.layers.Conv2D):
         _, height, width, filters = layer.output.shape
         return height * width * filters * math.prod(layer.kernel.shape[:3])
@@ -25,22 +43,3 @@ def forward(layer: keras.Layer) -> int:
     if layer.count_params() and not isinstance(layer, keras.layers.BatchNormalization):
         raise ValueError(f"no count for {type(layer).__name__}")
     return 0
-
-
-def training(model: keras.Sequential) -> int:
-    """Return the multiply-adds of one image's forward and backward pass.
-
-    Backward there are two products for each one forward: the gradients of the weights and of the
-    input. The first layer's input is the image, whose gradient nobody needs.
-    """
-    counted = [layer for layer in model.layers if forward(layer)]
-    first = counted[0]
-    unneeded = forward(first)
-    if isinstance(first, keras.layers.LSTM):  # its recurrent half has a gradient to hand back
-        unneeded = first.input.shape[1] * math.prod(first.cell.kernel.shape)
-    return 3 * inference(model) - unneeded
-
-
-def inference(model: keras.Sequential) -> int:
-    """Return the multiply-adds of one image's forward pass."""
-    return sum(forward(layer) for layer in model.layers)

@@ -1,8 +1,8 @@
-"""Our side of the benchmark: epochs of training as the stage `train_MODEL` runs them.
+"""Measure our side: some epochs of training, as the stage `train_MODEL` runs them.
 
     python -m benchmarks.ours cnn data/prepared
 
-Uses `params.yaml`, with augmentation and learning rate schedule, except for `--set`. Prints a JSON
+Uses `params.yaml`, with augmentation and learning-rate schedule, except for `--set`. Prints a JSON
 object with the seconds of each epoch, validation included. The first epoch builds the graph.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from stages.common.arrays import Arrays, read_split
 from stages.common.overrides import with_overrides
 from stages.common.params import PARAMS_FILE, model_names, parse_params, read_yaml
-from stages.training.session import peak_memory, train_model
+from stages.training.session import train_model
 
 
 def main() -> None:
@@ -23,12 +23,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument(
-        "--set", type=json.loads, default={}, help="dotted keys and their values, a JSON object"
-    )
+    parser.add_argument("--set", type=json.loads, default={}, help="dotted settings, as JSON")
     arguments = parser.parse_args()
-
-    precision = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[arguments.precision]
+    precision = "float32" if arguments.precision == "float32" else "mixed_bfloat16"
     overrides = {"epochs": arguments.epochs, "train.precision": precision} | arguments.set
     params = parse_params(with_overrides(read_yaml(PARAMS_FILE), overrides))
     data = read_split("train", arguments.folder)
@@ -46,7 +43,6 @@ def main() -> None:
         "examples": n,
         "parameters": training.model.count_params(),
         "threads": training.threads.as_dict(),
-        "peak_memory_bytes": peak_memory(),
     }
     print(json.dumps(facts))
 

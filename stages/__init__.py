@@ -1,4 +1,4 @@
-"""The pipeline: four entry points, and one package per concern behind them."""
+"""The pipeline: four stage scripts, and one package per concern behind them."""
 
 from stages.common.cli import handle_ctrl_c
 

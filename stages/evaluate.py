@@ -6,7 +6,7 @@ The only stage that scores on the test set. The ensemble is the mean of the mode
 Writes
 
 - `metrics/evaluation.json`: a few figures per model, for `dvc metrics diff`;
-- `metrics/timing/inference.json`: seconds per image, which differ from run to run;
+- `metrics/timing/inference.json`: seconds per image, which vary from run to run;
 - `plots/confusion/`, `plots/per_class/`, `plots/calibration/`: one CSV per model, for `dvc plots`;
 - `data/predictions/`: probabilities, float32, and `details.json` with all other figures.
 """
@@ -28,7 +28,7 @@ from stages.evaluation.scores import class_scores, details, reliability, summary
 from stages.evaluation.significance import compare_all
 from stages.training.runtime import choose_threads, configure
 
-TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls; the median counts
+TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls, of which the median counts
 
 
 def main() -> None:
@@ -40,43 +40,21 @@ def main() -> None:
 
     class_names = read_manifest()["class_names"]
     test = read_split("test")
-    x_test, y_test = test.x, test.y
     probabilities, seconds = {}, {}
     for name in params.models:
         model = load_model(Path(f"data/models/{name}.keras"))
-        probabilities[name] = predict(model, x_test, workers=threads.inter_op)
-        seconds[name] = inference_seconds(model.predict_on_batch, x_test)
+        probabilities[name] = predict(model, test.x, workers=threads.inter_op)
+        seconds[name] = inference_seconds(model.predict_on_batch, test.x)
     probabilities[ENSEMBLE] = np.mean(list(probabilities.values()), axis=0)
     seconds[ENSEMBLE] = {
         batch: sum(seconds[name][batch] for name in params.models)
         for batch in next(iter(seconds.values()))
     }
-
-    evaluation = {}
-    for name, predicted in probabilities.items():
-        evaluation[name] = figures = summary(y_test, predicted)
-        write_array(Path(f"data/predictions/{name}.npy"), predicted)
-        write_plots(name, y_test, predicted, class_names)
-        print(
-            f"{name:8}  test accuracy {figures['accuracy']:.4f}  loss {figures['loss']:.4f}  "
-            f"macro F1 {figures['macro_f1']:.4f}  errors {figures['errors']} of {len(y_test)}"
-        )
-    right = {name: predicted.argmax(axis=1) == y_test for name, predicted in probabilities.items()}
-    write_json(
-        Path("data/predictions/details.json"),
-        {
-            "models": {
-                name: details(y_test, predicted, class_names)
-                for name, predicted in probabilities.items()
-            },
-            "comparisons": compare_all(right, ENSEMBLE),
-        },
-    )
+    write_scores(test.y, probabilities, class_names)
     write_json(
         Path("metrics/timing/inference.json"),
         {"seconds_per_image": seconds, "threads": threads.as_dict()},
     )
-    write_json(Path("metrics/evaluation.json"), evaluation)
 
 
 def inference_seconds(
@@ -94,6 +72,29 @@ def inference_seconds(
             taken.append(time.perf_counter() - started)
         seconds[f"batch_{batch}"] = statistics.median(taken) / batch
     return seconds
+
+
+def write_scores(
+    y_true: np.ndarray, probabilities: dict[str, np.ndarray], class_names: list[str]
+) -> None:
+    """Write all figures that follow from the labels (n,) and each model's probabilities."""
+    evaluation, more = {}, {}
+    for name, predicted in probabilities.items():
+        evaluation[name] = figures = summary(y_true, predicted)
+        more[name] = details(y_true, predicted, class_names)
+        write_array(Path(f"data/predictions/{name}.npy"), predicted)
+        write_plots(name, y_true, predicted, class_names)
+        print(
+            f"{name:8}  test accuracy {100 * figures['accuracy']:.2f} %  loss {figures['loss']:.4f}"
+            f"  macro F1 {100 * figures['macro_f1']:.2f} %  "
+            f"errors {figures['errors']} of {len(y_true):,}"
+        )
+    right = {name: predicted.argmax(axis=1) == y_true for name, predicted in probabilities.items()}
+    write_json(
+        Path("data/predictions/details.json"),
+        {"models": more, "comparisons": compare_all(right, ENSEMBLE)},
+    )
+    write_json(Path("metrics/evaluation.json"), evaluation)
 
 
 def write_plots(

@@ -1,10 +1,10 @@
-"""Stage `prepare`: load the raw data, split off validation images, store arrays.
+"""Stage `prepare`: load and check the raw data, split off validation images, store arrays.
 
     python -m stages.prepare
 
 Reads `dataset` and `prepare.*`. Writes `data/prepared/`: `x_train.npy`, `y_train.npy`, the same for
 `val` and `test`, and `manifest.json` with class names, counts and digests. Validation images are a
-stratified part of the training set. The test set is stored as it came.
+stratified part of the training set. The test set is stored unchanged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the tests share: small data, parameters, and copies of the project to run things in.
+"""What the tests share: small data, parameters, and copies of the project to run commands in.
 
-Nothing here writes into the repository: stages run in copies below `tmp_path`, with a home, a
-DVC site folder and a git configuration of their own.
+Tests write only below `tmp_path`. Commands run in copies of the project, with their own home
+folder, DVC site folder and git configuration.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_FILES = (
     ".dvc/.gitignore", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", "Makefile",
-    "dvc.yaml", "params.yaml", "stages", "studies",
+    "dvc.yaml", "params.yaml", "stages", "studies", "tools",
 )  # fmt: skip
 IDENTITY = {
     "GIT_AUTHOR_NAME": "test",
@@ -31,17 +33,16 @@ IDENTITY = {
     "GIT_COMMITTER_NAME": "test",
     "GIT_COMMITTER_EMAIL": "test@localhost",
 }
-FOREIGN = ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")  # variables
-WITH_RAY = ("test_cluster", "test_study", "test_two_nodes")
-LEFT_OUT = ("__pycache__", "*.pyc", "trials")  # of the folders copied
-# A shell starts what it runs in the background with Ctrl-C ignored, which programs hand on to
-# those that they start; the tests send it.
+# Prefixes of environment variables that commands in the copies must not see.
+FOREIGN = ("GIT_", "DVC_", "XDG_", "KERAS_", "PYTEST_", "RAY_", "MAKE", "MFLAGS")
+LEFT_OUT = ("__pycache__", "*.pyc", "trials")  # not copied
+# Background jobs of a shell inherit an ignored SIGINT. Restore it: tests send it to children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens on "discard": a network that is not there
+CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens here, as on a machine without a network
 
-# The smallest run that still does all that a real one does. Every key that a test relies on is
-# set here, whatever the last experiment left in params.yaml.
+# The smallest run that uses every part of the pipeline. It sets every key that a test relies on,
+# because an experiment may have changed params.yaml.
 TINY = {
     "dataset": "digits",
     "epochs": 4,
@@ -65,7 +66,7 @@ TINY = {
 
 
 def set_keys(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a nested mapping with dotted keys set, as `dvc exp run -S` would."""
+    """Return a copy of a nested mapping with dotted keys set. Unlike `-S`, it adds unknown keys."""
     changed = copy.deepcopy(document)
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
@@ -77,24 +78,41 @@ def set_keys(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of all that a folder holds, hidden and temporary files included."""
+    """Return the sorted names of all files and folders in `folder`, hidden ones included."""
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Where several processes work (`-n 2`), give the tests of a file to one.
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of this test run see."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
 
-    They share what takes long to set up. Those that start a Ray work one at a time as well.
+
+@pytest.fixture(scope="module")
+def ray_turn(shared_folder: Path) -> Iterator[None]:
+    """Let one test file at a time run Ray: two would fight for two cores."""
+    with FileLock(shared_folder / "ray.lock"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def backend() -> Iterator[ModuleType]:
+    """Keras with TensorFlow, set up once per worker: one thread, deterministic operations.
+
+    Stages called in this process find TensorFlow's threads fixed. Their own calls of `configure`
+    set the seed and the precision only.
     """
-    from xdist.scheduler import LoadScopeScheduling
+    from stages.training.runtime import Threads, configure
 
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            name = Path(nodeid.partition("::")[0]).stem
-            return "ray" if name in WITH_RAY else name
+    configure(Threads(1, 1, 1), seed=1)
+    import keras
+    import tensorflow as tf
 
-    return ByFile(config, log)
+    with pytest.MonkeyPatch.context() as patch:
+        for threads in ("intra_op", "inter_op"):
+            patch.setattr(tf.config.threading, f"set_{threads}_parallelism_threads", lambda _: None)
+        yield keras
 
 
 @pytest.fixture(scope="session")
@@ -107,14 +125,14 @@ def tiny_document() -> dict[str, Any]:
 @pytest.fixture
 def make_params(tiny_document: dict[str, Any]) -> Callable[..., Any]:
     """Return a function that gives typed parameters: `make_params({"lstm.units": [16]})`."""
-    from stages.params import parse_params
+    from stages.common.params import parse_params
 
     return lambda changes=None: parse_params(set_keys(tiny_document, changes or {}))
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment of a machine with the project's programs, and no user, network or cache."""
+    """Environment variables of a machine with our programs, but no user, network or cache."""
     home = tmp_path_factory.mktemp("home")
     inherited = {
         key: value
@@ -133,16 +151,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "http_proxy": CLOSED_PORT,
         "COLUMNS": "200",
     }
-    # Matplotlib makes a list of the fonts once a user, and says so where that takes long.
+    # Matplotlib lists the fonts once per user, and prints a line if that takes long.
     subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], env=made, check=True)
     return made
 
 
 class Project:
-    """A copy of the project, with its current code, in a folder of its own."""
+    """A copy of the project, with its current code, in its own folder."""
 
     def __init__(self, folder: Path, document: dict[str, Any], environment: dict[str, str]):
-        self.folder, self.environment = folder, environment
+        """Copy the project to `folder`, unless that exists: then it is used as it is."""
+        self.folder, self.document, self.environment = folder, document, environment
+        if folder.exists():
+            return
         for name in PROJECT_FILES:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +171,6 @@ class Project:
                 shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
             else:
                 shutil.copy(ROOT / name, target)
-        self.document = document
         self.set({})
 
     def set(self, changes: dict[str, Any]) -> None:
@@ -159,10 +179,15 @@ class Project:
         self.path("params.yaml").write_text(text, encoding="utf-8")
 
     def at(self, folder: Path) -> Project:
-        """Return the project that lies, or is about to lie, in another folder."""
+        """Return the same project in another folder, which need not exist yet."""
         twin = copy.copy(self)
         twin.folder = folder
         return twin
+
+    def copy_to(self, folder: Path) -> Project:
+        """Copy all files to another folder and return the project there."""
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
+        return self.at(folder)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -173,7 +198,7 @@ class Project:
     def run(
         self, *command: str, status: int | None = 0, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program in the project; fail unless it ends with `status` (None: any)."""
+        """Run a program in the project. Fail unless its exit status is `status` (None: any)."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -192,19 +217,21 @@ class Project:
             )
         return done
 
+    def module(self, name: str, *arguments: str, status: int | None = 0, **variables: str):
+        """Run `python -m NAME`, for example `module("tools.review", "main")`."""
+        return self.run(sys.executable, "-m", name, *arguments, status=status, **variables)
+
     def stage(self, name: str, *arguments: str, status: int | None = 0, **variables: str):
         """Run `python -m stages.NAME`."""
-        return self.run(
-            sys.executable, "-m", f"stages.{name}", *arguments, status=status, **variables
-        )
+        return self.module(f"stages.{name}", *arguments, status=status, **variables)
 
     def dvc(self, *arguments: str, status: int | None = 0, **variables: str) -> str:
-        """Run `dvc` and return all that it printed."""
+        """Run `dvc` and return its output, stdout and stderr."""
         done = self.run("dvc", *arguments, status=status, **variables)
         return done.stdout + done.stderr
 
     def commit(self, message: str) -> None:
-        """Commit everything that git does not ignore, under an identity of this call alone."""
+        """Commit everything that git does not ignore, with an identity for this call only."""
         if not self.path(".git").exists():
             self.run("git", "init", "--quiet", "--initial-branch=main")
         self.run("git", "add", "--all")
@@ -220,33 +247,41 @@ def project(tmp_path: Path, tiny_document: dict[str, Any], environment: dict[str
 @pytest.fixture(scope="session")
 def pipeline(
     tmp_path_factory: pytest.TempPathFactory,
+    shared_folder: Path,
     tiny_document: dict[str, Any],
     environment: dict[str, str],
 ) -> Project:
-    """A repository in which `dvc repro` has run once and its results are committed.
+    """A repository in which `dvc repro` has run once on digits; its results are committed.
 
-    Shared by many tests: they read it, or work in a `clone` of it.
+    It runs once per test run. Each worker gets a copy, because two DVC commands at once in one
+    repository would wait for its lock. Tests only read it; to change files, use `clone`.
     """
-    made = Project(tmp_path_factory.mktemp("pipeline") / "project", tiny_document, environment)
-    made.commit("the project")
-    made.first_output = made.dvc("repro")
-    made.commit("its results")
+    shared, output = shared_folder / "pipeline", shared_folder / "pipeline.txt"
+    with FileLock(f"{shared}.lock"):
+        if not output.exists():
+            shutil.rmtree(shared, ignore_errors=True)  # from a worker in which it failed
+            project = Project(shared, tiny_document, environment)
+            project.commit("the project")
+            printed = project.dvc("repro")
+            project.commit("its results")
+            output.write_text(printed, encoding="utf-8")
+    made = Project(shared, tiny_document, environment).copy_to(tmp_path_factory.mktemp("pipeline"))
+    made.first_output = output.read_text(encoding="utf-8")
     return made
 
 
 @pytest.fixture
 def clone(pipeline: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of `pipeline`, run cache and results included, that a test may change."""
-    twin = pipeline.at(tmp_path / "clone")
-    shutil.copytree(pipeline.folder, twin.folder, symlinks=True)
-    yield twin
-    shutil.rmtree(twin.folder)
+    copied = pipeline.copy_to(tmp_path / "clone")
+    yield copied
+    shutil.rmtree(copied.folder)
 
 
 def tiny_arrays(
     side: tuple[int, ...] = (12, 12), classes: int = 3, per_class: int = 20, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return images of `classes` sorts that differ in which band of rows is bright."""
+    """Return images whose class is the band of rows that is bright."""
     random = np.random.default_rng(seed)
     arrays = {}
     for part, each in (("train", per_class), ("test", per_class // 2)):
@@ -261,7 +296,7 @@ def tiny_arrays(
 
 @pytest.fixture
 def make_npz(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes an `.npz` of `tiny_arrays`, with arrays changed or left out."""
+    """Return a function that writes `tiny_arrays` as `.npz`. Arrays set to None are left out."""
 
     def make(changes: dict[str, Any] | None = None, name: str = "own.npz", **shape: Any) -> Path:
         arrays = tiny_arrays(**shape) | (changes or {})

@@ -1,54 +1,33 @@
-"""The recorded pipeline as a repository that people branch off, for tests of what they share.
-
-No test runs the pipeline a second time: `recorded` takes over what the fixture `pipeline` made, and
-all that a branch runs is answered, where it can be, from one cache.
-"""
+"""Fixtures for branches of the pipeline's repository. No test runs the whole pipeline again."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Project
-
-
-@pytest.fixture(scope="session")
-def recorded(pipeline: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """All that git keeps, with a run on digits recorded on the main branch; do not change it."""
-    made = pipeline.at(tmp_path_factory.mktemp("recorded") / "project")
-    shutil.copytree(pipeline.folder, made.folder, symlinks=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    results = ("dvc.lock", "metrics/", "plots/")
-    for name in listed:
-        target = made.path(name)
-        if (ROOT / name).is_file() and not target.exists() and not name.startswith(results):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target)
-    made.commit("the rest of the repository")
-    return made
+import yaml
+from conftest import Project, set_keys
 
 
 @pytest.fixture
-def branch(recorded: Project, tmp_path: Path) -> Project:
-    """A fresh clone, without data, on a branch of its own: what CI has."""
-    made = recorded.at(tmp_path / "branch")
-    recorded.run("git", "clone", "--quiet", str(recorded.folder), str(made.folder))
+def branch(pipeline: Project, tmp_path: Path) -> Project:
+    """A fresh clone without data, on the branch `change`: what CI has."""
+    made = pipeline.at(tmp_path / "branch")
+    pipeline.run("git", "clone", "--quiet", str(pipeline.folder), str(made.folder))
     made.run("git", "checkout", "--quiet", "-b", "change")
     return made
 
 
 @pytest.fixture
-def work(branch: Project, recorded: Project) -> Project:
-    """The same with the data at hand: what the branch's author has."""
-    share_cache(branch, recorded)
-    branch.dvc("checkout")
-    return branch
+def work(clone: Project) -> Project:
+    """A copy with data and cache, on the branch `change`: what the author has."""
+    clone.run("git", "checkout", "--quiet", "-b", "change")
+    return clone
 
 
-def share_cache(project: Project, other: Project) -> None:
-    project.dvc("cache", "dir", "--local", str(other.path(".dvc/cache")))
+def edit(project: Project, name: str, changes: dict) -> None:
+    """Change keys of a JSON or YAML file."""
+    document = set_keys(yaml.safe_load(project.read(name)), changes)
+    dump = json.dumps if name.endswith(".json") else yaml.safe_dump
+    project.path(name).write_text(dump(document) + "\n", encoding="utf-8")

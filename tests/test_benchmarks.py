@@ -1,35 +1,32 @@
-"""The benchmarks run, and count what they say that they count."""
+"""The benchmarks run, and count what they say they count."""
+
+from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 
-from benchmarks import pipeline as pipeline_cost
+from benchmarks import pipeline as around
 from benchmarks import time_to_accuracy
 from benchmarks.bench import command, measure
-from benchmarks.growth import TIMES, repeat
-from benchmarks.multiply_adds import inference, training
-from benchmarks.time_to_accuracy import seconds_until
-from stages.models import build
-from stages.params import MODELS
-from stages.study.file import flat, read_study
+from stages.common.overrides import flatten
+from stages.common.params import model_names
+from studies.engine.grid import read_study
 
 TORCH = ROOT / ".venv-torch/bin/python"
-HAS_TORCH = (ROOT / ".venv-torch/installed").exists()  # written when all is
+HAS_TORCH = (ROOT / ".venv-torch/installed").exists()  # written at the end of the installation
 
 
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory) -> Path:
-    """A folder of prepared arrays as large as a tenth of a tenth of MNIST, made of noise."""
+    """A folder of prepared arrays of noise, with 2,560 images to train on."""
     folder = tmp_path_factory.mktemp("arrays")
     random = np.random.default_rng(0)
     splits = {"train": 2560, "val": 250}
@@ -46,53 +43,74 @@ def arrays(tmp_path_factory) -> Path:
     return folder
 
 
-def run_module(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def run_module(*words: str) -> str:
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_short_benchmark_measures_every_side(arrays, tmp_path):
+@pytest.mark.extra
+def test_a_short_benchmark_measures_every_side(arrays, tmp_path):
     output = tmp_path / "results.json"
     words = ["benchmarks.bench", "--rounds", "1", "--fraction", "0.1", "--data", str(arrays)]
     torch = ["--torch", str(TORCH)] if HAS_TORCH else []
-    done = run_module(*words, "--output", str(output), *torch)
+    printed = run_module(*words, "--output", str(output), *torch)
     result = json.loads(output.read_text())
-    assert {row["model"] for row in result["rows"]} == set(MODELS)
+    assert {row["model"] for row in result["rows"]} == set(model_names())
     assert result["matmul_gflops"] > 1
     for row in result["rows"]:
         assert row["ours_seconds"] > 0
-        assert row["ratio_keras"] == pytest.approx(
-            row["keras_seconds"] / row["ours_seconds"], rel=0.2, abs=0.05
-        )
+        ratio = row["keras_seconds"] / row["ours_seconds"]
+        assert row["ratio_keras"] == pytest.approx(ratio, rel=0.2, abs=0.05)
         assert 0 < row["share_of_matmul"] < 1.5
         (only,) = row["rounds"]
         assert (only["ours"], only["keras"]) == (row["ours_seconds"], row["keras_seconds"])
         assert row["parameters"]["ours"] == row["parameters"]["keras"]
         assert (row["ratio_torch"] is not None) == HAS_TORCH
-        assert f"| {row['model']} | {row['precision']} |" in done.stdout
-    if HAS_TORCH:
-        # PyTorch does not count the moving averages as parameters, and its LSTM has two biases.
-        averages = 2 * (32 + 64)
-        extra = {"cnn": -averages, "lstm": 4 * 128, "hybrid": 4 * 144 - averages}
-        for row in result["rows"]:
-            ours = row["parameters"]["ours"]
-            assert row["parameters"]["torch"] == ours + extra[row["model"]]
+        assert f"{row['model']} {row['precision']}: {row['ours_seconds']:.1f} s per" in printed
+        if HAS_TORCH:
+            # PyTorch's parameters exclude moving averages, and its LSTM has two biases.
+            averages = 2 * (32 + 64)
+            extra = {"cnn": -averages, "lstm": 4 * 128, "hybrid": 4 * 144 - averages}[row["model"]]
+            assert row["parameters"]["torch"] == row["parameters"]["ours"] + extra
 
 
-@pytest.mark.parametrize("name", ["bench", "growth", "time_to_accuracy"])
-def test_what_the_quick_start_prepared_is_not_measured(pipeline, name):
-    done = pipeline.run(sys.executable, "-m", f"benchmarks.{name}", status=1, PYTHONPATH=str(ROOT))
-    assert done.stderr.startswith("error: data/prepared has digits, the benchmarks are of mnist")
+@pytest.mark.extra
+def test_our_side_trains_with_the_settings_it_gets(arrays):
+    words = ["benchmarks.ours", "--epochs", "1", "--fraction", "0.1", "lstm", str(arrays)]
+    plain, wider = (
+        json.loads(run_module(*words, *more))["parameters"]
+        for more in ((), ("--set", '{"lstm.dense": 65}'))
+    )
+    assert wider - plain == 128 + 1 + 10  # one more unit: its weights, its bias, its outputs
+
+
+@pytest.mark.extra
+def test_the_stages_around_the_training_are_measured(clone):
+    evaluated = measure([sys.executable, "-c", around.EVALUATE], clone.folder)["seconds"]
+    assert evaluated > 0
+    assert around.report_seconds(clone.folder) > 0
+    same = clone.run("git", "status", "--porcelain", "metrics/evaluation.json", "plots/per_class")
+    assert same.stdout == ""
+    rounds = [
+        dict.fromkeys(around.FIGURES, 2.0) | {"evaluate_seconds": seconds}
+        for seconds in (1.0, 1e6, evaluated)
+    ]
+    assert around.summary(rounds)["evaluate_seconds"] == {
+        "median": round(max(1.0, evaluated), 2),
+        "range": [round(min(1.0, evaluated), 2), 1e6],
+        "rounds": [1.0, 1e6, round(evaluated, 2)],
+    }
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("name", ["bench", "time_to_accuracy"])
+def test_another_dataset_than_mnist_is_not_measured(pipeline, name):
+    done = pipeline.module(f"benchmarks.{name}", status=1, PYTHONPATH=str(ROOT))
+    assert done.stderr.startswith("error: data/prepared has digits, the benchmarks need mnist")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_peers_have_our_batch_and_dropout(make_params, arrays):
+def test_the_peers_have_our_batch_size_and_dropout(make_params, arrays):
     params = make_params({"train.batch_size": 48, "cnn.dropout": 0.35})
     options = Namespace(data=arrays, fraction=1.0, torch="python")
     for side in ("keras", "torch"):
@@ -102,15 +120,18 @@ def test_the_peers_have_our_batch_and_dropout(make_params, arrays):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_multiply_adds_are_those_that_tensorflow_counts(make_params, name):
+@pytest.mark.parametrize("name", model_names())
+def test_multiply_adds_are_those_that_tensorflow_counts(make_params, backend, name):
     import tensorflow as tf
     from tensorflow.python.framework.ops import get_stats_for_node_def
 
-    model = build(name, (28, 28, 1), 10, getattr(make_params({}), name))
-    hand_counted = inference(model), training(model)
+    from benchmarks.multiply_adds import inference, training
+    from stages.models import build
+
+    model = build(name, (28, 28, 1), 10, make_params().models[name])
+    counted = inference(model), training(model)
     for layer in model.layers:
-        if isinstance(layer, keras.layers.LSTM):
+        if isinstance(layer, backend.layers.LSTM):
             layer.unroll = True  # TensorFlow counts the body of a loop once
 
     def flops(function) -> int:
@@ -118,12 +139,12 @@ def test_multiply_adds_are_those_that_tensorflow_counts(make_params, name):
         return sum(flops_of(graph, op) for op in graph.get_operations())
 
     def flops_of(graph, op) -> int:
-        if op.type == "Conv2DBackpropFilter":  # which TensorFlow counts on the padded image
+        if op.type == "Conv2DBackpropFilter":  # TensorFlow counts it on the padded image
             (*_, channels), (_, height, width, filters) = op.inputs[0].shape, op.inputs[2].shape
             return 2 * height * width * filters * 9 * channels
         if op.type == "Conv2DBackpropInput":
             height, width, filters = op.inputs[2].shape[1:]
-            image = op.outputs[0].shape[1:] == (28, 28, 1)  # nobody reads it: it is pruned
+            image = op.outputs[0].shape[1:] == (28, 28, 1)  # unused, so TensorFlow prunes it
             return 0 if image else 2 * height * width * filters * 9 * op.outputs[0].shape[3]
         if op.type in ("MatMul", "Conv2D"):
             return get_stats_for_node_def(graph, op.node_def, "flops").value
@@ -139,68 +160,19 @@ def test_multiply_adds_are_those_that_tensorflow_counts(make_params, name):
             loss = tf.reduce_sum(model(x, training=True) ** 2)
         return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
 
-    assert flops(forward) == 2 * hand_counted[0]
-    assert flops(both) == pytest.approx(2 * hand_counted[1], rel=0.01)
+    assert flops(forward) == 2 * counted[0]
+    assert flops(both) == pytest.approx(2 * counted[1], rel=0.01)
 
 
-def test_growth_repeats_the_training_set(arrays, tmp_path):
-    added = repeat(arrays, tmp_path)
-    before = np.load(arrays / "x_train.npy")
-    after = np.load(tmp_path / "x_train.npy", mmap_mode="r")
-    assert after.shape == (TIMES * len(before), 28, 28, 1)
-    assert (after[-len(before) :] == before).all()
-    assert added == (TIMES - 1) * before.nbytes
-    assert len(np.load(tmp_path / "y_train.npy")) == len(after)
-
-
-def test_what_the_pipeline_adds_is_measured_in_a_pipeline_that_ran(clone):
-    evaluated = measure([sys.executable, "-c", pipeline_cost.EVALUATE], clone.folder)["seconds"]
-    assert evaluated > 0
-    assert pipeline_cost.report_seconds(clone.folder) > 0
-    same = clone.run("git", "status", "--porcelain", "metrics/evaluation.json", "plots/per_class")
-    assert same.stdout == ""
-    rounds = [
-        dict.fromkeys(pipeline_cost.FIGURES, 2.0) | {"evaluate_seconds": seconds}
-        for seconds in (1.0, evaluated, 1e6)
-    ]
-    figures = pipeline_cost.summary(rounds)
-    assert figures["evaluate_seconds"]["median"] == pytest.approx(max(1, evaluated), abs=0.01)
-    assert figures["evaluate_seconds"]["rounds"] == [1.0, round(evaluated, 2), 1e6]
-    row = "| `dvc repro` with nothing to do | 2.0 s | 2.0 s to 2.0 s | 2.5 s |"
-    assert row in pipeline_cost.table({"figures": figures})
-
-
-def test_seconds_until_the_accuracy_is_there():
+def test_seconds_until_the_accuracy_is_reached():
     epochs = [{"seconds": 2.0, "val_accuracy": a} for a in (0.5, 0.9, 0.8)]
-    assert seconds_until(epochs, 0.7) == 4
-    assert seconds_until(epochs, 0.5) == 2
-    assert seconds_until(epochs, 0.95) is None
+    found = [time_to_accuracy.seconds_until(epochs, target) for target in (0.7, 0.5, 0.95)]
+    assert found == [4, 2, None]
 
 
-def test_the_short_recipe_is_one_that_was_searched():
-    study = read_study(ROOT / "studies/search_cnn_2_epochs.yaml")
-    (epochs,) = {epochs for _, epochs in time_to_accuracy.OURS["cnn"]}
-    assert study.evaluate == "val"
-    assert study.grid[0]["epochs"] == [epochs]
-    searched = study.base | study.variants["batch 128"]
-    changed = time_to_accuracy.CHANGED["cnn"]
-    assert changed.keys() <= searched.keys()
-    committed = flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-    assert {key: (committed | changed)[key] for key in searched} == searched
-
-
-def test_our_side_trains_with_what_is_set(arrays):
-    words = ["benchmarks.ours", "--epochs", "1", "--fraction", "0.1", "lstm", str(arrays)]
-    plain, wider = (
-        json.loads(run_module(*words, *more).stdout)["parameters"]
-        for more in ((), ("--set", '{"lstm.dense": 65}'))
-    )
-    assert wider - plain == 128 + 1 + 10  # one more unit: its weights, its bias, its outputs
-
-
-def test_a_share_is_told_only_of_what_got_there_in_every_round(monkeypatch):
-    plain = [{"seconds": 10.0, "val_accuracy": 0.9}]
+def test_a_ratio_needs_the_accuracy_in_every_round(monkeypatch):
     ours = {"float32": iter([0.95, 0.9, 0.92]), "bfloat16": iter([0.95, 0.89, 0.92])}
+    plain = [{"seconds": 10.0, "val_accuracy": 0.9}]
     monkeypatch.setattr(time_to_accuracy, "has_bfloat16", lambda: True)
     monkeypatch.setattr(time_to_accuracy, "plain_epochs", lambda *_: plain)
     monkeypatch.setattr(
@@ -208,6 +180,17 @@ def test_a_share_is_told_only_of_what_got_there_in_every_round(monkeypatch):
         "our_epochs",
         lambda _, precision, *__: [{"seconds": 2.0, "val_accuracy": next(ours[precision])}],
     )
-    reached, not_always = time_to_accuracy.compare("cnn", 3, None)
+    reached, not_always = time_to_accuracy.compare("cnn", 3, Path())
     assert (reached["share"], reached["share_range"]) == (0.2, [0.2, 0.2])
     assert (not_always["share"], not_always["our_seconds"]) == (None, [2.0, None, 2.0])
+
+
+def test_the_short_recipe_was_searched():
+    study = read_study(ROOT / "studies/searches/cnn_2_epochs.yaml")
+    (epochs,) = {epochs for _, epochs in time_to_accuracy.OURS["cnn"]}
+    assert study.grid[0]["epochs"] == [epochs]
+    searched = study.base | study.variants["batch 128"]
+    changed = time_to_accuracy.CHANGED["cnn"]
+    assert changed.keys() <= searched.keys()
+    committed = flatten(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    assert {key: (committed | changed)[key] for key in searched} == searched

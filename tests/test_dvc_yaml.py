@@ -1,255 +1,230 @@
-"""`dvc.yaml` against the code: what a stage imports, reads and plots is what it declares."""
+"""`dvc.yaml` against the code: stages declare exactly what they import, read and plot."""
 
 from __future__ import annotations
 
 import ast
 import csv
-import functools
 import json
 import re
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from test_layout import imported, tree
 
-from stages.params import MODELS, Params
+from stages.common.params import ENSEMBLE, model_names
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
+MODELS = [name.removeprefix("train_") for name in STAGES if name.startswith("train_")]
+INIT = "stages/__init__.py"  # not declared: it only sets up Ctrl-C
+KINDS = ("outs", "metrics", "plots")
 
 
 def paths(entries: list) -> list[str]:
-    """Return the paths of a stage's `deps`, `outs`, `metrics` or `plots`, options left out."""
-    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+    """Return the paths of `deps`, `outs`, `metrics` or `plots`, without their options."""
+    return [path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])]
 
 
-def outputs(stage: dict) -> list[str]:
-    return [path for kind in ("outs", "metrics", "plots") for path in paths(stage.get(kind, []))]
+def outputs(name: str) -> list[str]:
+    return [path for kind in KINDS for path in paths(STAGES[name].get(kind, []))]
 
 
-def module_of(stage: dict) -> str:
-    return re.fullmatch(r"python -m stages\.(\w+)( \w+)?", stage["cmd"])[1]
+def script(name: str) -> str:
+    return f"stages/{re.fullmatch(r'python -m stages.(.+?)( .+)?', STAGES[name]['cmd'])[1]}.py"
 
 
-@functools.cache
-def imported(path: str) -> frozenset[str]:
-    """Return the files of `stages/` that a module imports anywhere, lazily included."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules = (
-                [f"{node.module}.{alias.name}" for alias in node.names]
-                if (ROOT / node.module.replace(".", "/")).is_dir()
-                else [node.module]
-            )
-        elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        else:
-            continue
-        found |= {name.replace(".", "/") + ".py" for name in modules if name.startswith("stages.")}
-    return frozenset(found)
+def covers(declared: str, path: str) -> bool:
+    return Path(path).is_relative_to(declared)
 
 
-@functools.cache
-def named(path: str, folder: str) -> frozenset[str]:
-    """Return the files of a folder, other than modules, that a module or a template names."""
-    text = (ROOT / path).read_text(encoding="utf-8")
-    return frozenset(
-        str(file.relative_to(ROOT))
-        for file in (ROOT / folder).rglob("*.*")
-        if file.suffix not in (".py", ".pyc")
-        and any(f'{before}{file.name}"' in text for before in '"/')
-    )
+def needed(name: str) -> set[str]:
+    """Return the Python files that a stage runs, also those imported inside functions.
 
-
-def files_of(path: str) -> set[str]:
-    """Return `path` and all else in git that it needs: modules, templates, settings."""
-    needed, waiting = set(), {path}
+    A training stage also imports the file of its model, by name. All stages import all model files
+    to check `params.yaml`, but only use their own.
+    """
+    found: set[str] = set()
+    waiting = {script(name)}
+    if name.startswith("train_"):
+        waiting.add(f"stages/models/{name.removeprefix('train_')}.py")
     while waiting:
-        needed |= waiting
-        found: set[str] = set()
-        for name in waiting:
-            found |= imported(name) if name.endswith(".py") else set()
-            found |= named(name, "stages") | named(name, "studies")
-        waiting = found - needed
-    return needed
+        found |= waiting
+        waiting = set().union(*(imported(path) for path in waiting)) - found
+    return found - {INIT}
+
+
+def texts(name: str) -> Iterator[str]:
+    """Yield the string constants in a stage's code, also the parts of f-strings."""
+    for path in needed(name):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_it_is_short():
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 220
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_lists_just_the_files_that_it_imports_and_names(name):
-    listed = {dep for dep in paths(STAGES[name]["deps"]) if dep.startswith(("stages/", "studies/"))}
-    assert listed == files_of(f"stages/{module_of(STAGES[name])}.py")
+def test_a_stage_declares_exactly_the_code_that_it_runs(name):
+    deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("stages/")]
+    undeclared = [path for path in needed(name) if not any(covers(dep, path) for dep in deps)]
+    assert undeclared == []
+    unused = [dep for dep in deps if not any(covers(dep, path) for path in needed(name))]
+    assert unused == []
+    assert all((ROOT / dep).exists() for dep in deps)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_files_and_on_what_other_stages_make(name):
-    made = [path for other, stage in STAGES.items() if other != name for path in outputs(stage)]
-    for dep in paths(STAGES[name]["deps"]):
-        assert dep.rstrip("/") != "stages", "the whole folder would rerun every stage"
-        if dep.startswith(("stages/", "studies/")):
-            assert (ROOT / dep).is_file()
-        else:
-            assert any(Path(path).is_relative_to(dep) or Path(dep).is_relative_to(path)
-                       for path in made), dep  # fmt: skip
+def test_a_stage_declares_exactly_the_data_and_settings_that_it_reads(name):
+    """Paths are constants in the code, or the start of an f-string."""
+    mentioned = [text for text in texts(name) if re.match(r"(data|metrics|plots|studies)/", text)]
+    deps = [dep for dep in STAGES[name]["deps"] if not dep.startswith("stages/")]
+
+    def is_read(path: str) -> bool:
+        prefix = f"{Path(path).parent}/"  # as in f"data/models/{name}.keras"
+        return any(covers(path, text) or text == prefix for text in mentioned)
+
+    assert [dep for dep in deps if not is_read(dep)] == []
+    folders = {Path(path).parent for path in outputs(name)}  # written by this stage, too
+    others = [path for other in STAGES for path in outputs(other)]
+    others = [path for path in others if Path(path).parent not in folders]
+    others += [text for text in mentioned if text.startswith("studies/")]
+    read = [path for path in others if is_read(path) and path not in outputs(name)]
+    assert [path for path in read if not any(covers(dep, path) for dep in deps)] == []
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_data_come_from_other_stages(name):
+    made = [path for other in STAGES if other != name for path in outputs(other)]
+    for dep in STAGES[name]["deps"]:
+        if not dep.startswith(("stages/", "studies/")):
+            assert any(covers(path, dep) or covers(dep, path) for path in made), dep
 
 
 # --- parameters ---------------------------------------------------------------------------
 
 
-def chain(node: ast.AST) -> list[str] | None:
-    """Return `["params", "train", "threads"]` for the expression `params.train.threads`."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.insert(0, node.attr)
-        node = node.value
-    return [node.id, *parts] if isinstance(node, ast.Name) else None
-
-
 def parameters_read(path: str) -> set[str]:
-    """Return the dotted keys that a stage's module reads from its variable `params`.
+    """Return the dotted keys that a file reads from its variable `params`.
 
-    A section, or all of `params`, that is handed on counts as read as a whole; `getattr(params,
-    name)` counts as `*`, the section of the model that the stage is for.
+    `params.models[…]` is "*": the stage's own model. If all of `params` is passed to a function of
+    another module, that module is searched, too. Any other use of all of `params` reads all keys.
     """
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    inner = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    keys = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node).startswith("getattr(params, "):
-            inner.add(id(node.args[0]))
+    keys, seen = set(), set()
+    modules = {
+        alias.name: f"{node.module.replace('.', '/')}.py"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("stages.")
+        for alias in node.names
+    }
+    for node in ast.walk(tree(path)):  # outer nodes come before the nodes inside them
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "params.models":
             keys.add("*")
-        if id(node) in inner or not isinstance(node, ast.Attribute | ast.Name):
-            continue
-        found = chain(node)
-        if found and found[0] == "params" and isinstance(node.ctx, ast.Load):
-            keys |= everything() if found[1:] in ([], ["model_dump"]) else {".".join(found[1:])}
+            seen |= {id(inner) for inner in ast.walk(node.value)}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in modules:
+            passed = [a for a in node.args if getattr(a, "id", "") == "params"]
+            seen |= {id(argument) for argument in passed}
+            keys |= parameters_read(modules[node.func.id]) if passed else set()
+        elif isinstance(node, ast.Attribute | ast.Name) and id(node) not in seen:
+            first, *rest = ast.unparse(node).removesuffix(".model_dump").split(".")
+            if first == "params" and isinstance(node.ctx, ast.Load):
+                seen |= {id(inner) for inner in ast.walk(node)}
+                keys.add(".".join(rest))
+    keys.discard("models")  # the names only
     return keys
 
 
-def everything() -> set[str]:
-    return set(Params.model_fields)
-
-
-def covers(declared: str, key: str) -> bool:
-    return key == declared or key.startswith(f"{declared}.")
-
-
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_declares_just_the_parameters_that_it_reads(name):
-    model = name.removeprefix("train_")
-    read = {
-        model if key == "*" else key
-        for key in parameters_read(f"stages/{module_of(STAGES[name])}.py")
-    }
-    declared = STAGES[name]["params"]
-    assert [k for k in read if not any(covers(d, k) for d in declared)] == [], "not declared"
-    assert [d for d in declared if not any(covers(d, k) for k in read)] == [], "never read"
+def test_a_stage_declares_exactly_the_parameters_that_it_reads(name):
+    declared, model = STAGES[name]["params"], name.removeprefix("train_")
+    read = {model if key == "*" else key for key in parameters_read(script(name))}
+    if "" in read:  # all
+        document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        read = {*document}
+    below = [key for key in read if not any(f"{key}.".startswith(f"{d}.") for d in declared)]
+    assert below == [], "not declared"
+    unused = [d for d in declared if not any(f"{key}.".startswith(f"{d}.") for key in read)]
+    assert unused == [], "never read"
 
 
-def test_the_stages_read_the_parameters_through_the_loader_alone():
-    used = set().union(*(files_of(f"stages/{module_of(stage)}.py") for stage in STAGES.values()))
-    readers = [
-        path
-        for path in sorted(used)
-        if re.search(r"[\"']params\.yaml[\"']", (ROOT / path).read_text("utf-8"))
-    ]
-    assert readers == ["stages/params.py"]
+def test_only_the_loader_names_the_parameter_file():
+    files = set().union(*(needed(name) for name in STAGES))
+    pattern = re.compile(r"[\"']params\.yaml[\"']")
+    found = [path for path in files if pattern.search((ROOT / path).read_text(encoding="utf-8"))]
+    assert found == ["stages/common/params.py"]
 
 
-# --- models, plots ------------------------------------------------------------------------
+# --- models and plots ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_every_model_has_its_stage_and_its_plots(model):
-    stage = STAGES[f"train_{model}"]
-    assert stage["cmd"] == f"python -m stages.train {model}"
-    assert outputs(stage) == [
-        f"data/models/{model}.keras",
-        f"metrics/train/{model}.json",
-        f"metrics/timing/{model}.json",
-        f"plots/history/{model}.csv",
-    ]
-    figures = [next(iter(figure.items())) for figure in PIPELINE["plots"]]
-    curves = [f for _, f in figures if f"plots/history/{model}.csv" in str(f.get("y"))]
-    assert {f["y"][f"plots/history/{model}.csv"] for f in curves} == {
+def test_every_model_has_its_stage_and_is_everywhere():
+    assert sorted(MODELS) == model_names()
+    for model in MODELS:
+        assert STAGES[f"train_{model}"]["cmd"] == f"python -m stages.train {model}"
+        assert outputs(f"train_{model}") == [
+            f"data/models/{model}.keras", f"metrics/train/{model}.json",
+            f"metrics/timing/{model}.json", f"plots/history/{model}.csv",
+        ]  # fmt: skip
+        assert f"data/models/{model}.keras" in STAGES["evaluate"]["deps"]
+        assert model in STAGES["report"]["params"]
+        assert PIPELINE["artifacts"][model]["path"] == f"data/models/{model}.keras"
+
+
+def test_every_figure_shows_every_model():
+    drawn = [next(iter(figure.items())) for figure in PIPELINE["plots"]]
+    for name, figure in drawn:
+        if isinstance(figure["y"], dict):
+            assert [path for path in figure["y"] if Path(path).stem != ENSEMBLE] == [
+                f"{Path(next(iter(figure['y']))).parent}/{model}.csv" for model in MODELS
+            ], name
+    assert {figure["y"].get("plots/history/cnn.csv") for _, figure in drawn
+            if isinstance(figure["y"], dict)} - {None} == {
         "accuracy", "val_accuracy", "loss", "val_loss",
     }  # fmt: skip
-    assert f"plots/confusion/{model}.csv" in dict(figures)
+    for kind in ("confusion", "per_class"):
+        single = [name for name, _ in drawn if name.startswith(f"plots/{kind}/")]
+        assert single == [f"plots/{kind}/{model}.csv" for model in (*MODELS, ENSEMBLE)]
 
 
-def test_there_is_no_training_stage_without_a_model():
-    assert [s.removeprefix("train_") for s in STAGES if s.startswith("train_")] == list(MODELS)
-
-
-def test_metrics_and_plots_are_kept_in_git_and_nothing_switches_the_run_cache_off():
+def test_small_results_stay_in_git_and_the_run_cache_works():
     for stage in STAGES.values():
         for entry in stage.get("metrics", []) + stage.get("plots", []):
-            assert isinstance(entry, dict)
             assert next(iter(entry.values()))["cache"] is False
-        assert all(isinstance(out, str) for out in stage.get("outs", []))
+        assert all(isinstance(out, str) for out in stage["outs"])
         assert "always_changed" not in stage
 
 
-def test_every_stage_says_what_it_does():
-    assert all(len(stage["desc"]) > 20 for stage in STAGES.values())
-
-
-def test_timings_reach_the_report_and_nothing_else():
-    for name, stage in STAGES.items():
-        reads = [dep for dep in paths(stage["deps"]) if "timing" in dep or dep == "metrics"]
-        assert not reads or name == "report"
-
-
-def test_what_dvc_draws_of_a_stages_own_plots_is_declared():
-    """DVC draws each of these files, by default its last column against the row's number."""
-    for stage in STAGES.values():
-        for path, settings in (next(iter(entry.items())) for entry in stage.get("plots", [])):
-            assert path == "plots/readme" or {"x", "y"} <= set(settings)
-
-
-def header(path: Path) -> list[str]:
+def columns(path: Path) -> list[str]:
     with path.open(encoding="utf-8", newline="") as file:
         return next(csv.reader(file))
 
 
-def test_every_plotted_column_is_in_its_file(pipeline):
+def test_every_plotted_column_exists(pipeline):
     checked = 0
-    drawn = [entry for stage in STAGES.values() for entry in stage.get("plots", [])]
-    for figure in PIPELINE["plots"] + drawn:
-        name, settings = next(iter(figure.items()))
-        if pipeline.path(name).is_dir():
-            for path in sorted(pipeline.path(name).glob("*.csv")):
-                assert {settings["x"], settings["y"]} <= set(header(path))
+    for figure in PIPELINE["plots"] + [p for s in STAGES.values() for p in s.get("plots", [])]:
+        name, options = next(iter(figure.items()))
+        if name == "plots/readme":  # pictures
             continue
-        y = settings["y"] if isinstance(settings["y"], dict) else {name: settings["y"]}
-        x = settings["x"] if isinstance(settings["x"], dict) else dict.fromkeys(y, settings["x"])
-        for column_of in (x, y):
-            for path, columns in column_of.items():
-                for column in [columns] if isinstance(columns, str) else columns:
-                    assert column in header(pipeline.path(path)), f"{name}: {column} in {path}"
-                    checked += 1
-    assert checked >= 2 * 4 * len(MODELS)
+        folder = pipeline.path(name)
+        files = sorted(folder.glob("*.csv")) if folder.is_dir() else [folder]
+        y = options["y"] if isinstance(options["y"], dict) else dict.fromkeys(files, options["y"])
+        for path, column in y.items():
+            assert {options["x"], column} <= set(columns(pipeline.folder / path)), f"{name}: {path}"
+            checked += 1
+    assert checked >= 8 * len(MODELS)
 
 
-# --- DVC's extension for VS Code ----------------------------------------------------------
+# --- what a change makes stale ------------------------------------------------------------
 
 
-def test_the_extension_that_vs_code_recommends_finds_what_it_expects(pipeline):
-    """It reads the repository's own `dvc.yaml`, relative paths, and CSVs by their headers."""
-    recommended = json.loads((ROOT / ".vscode/extensions.json").read_text(encoding="utf-8"))
-    assert recommended == {"recommendations": ["iterative.dvc"]}
-    tracked = pipeline.run("git", "ls-files").stdout.splitlines()
-    assert {"dvc.yaml", "dvc.lock", "params.yaml", ".dvc/config"} <= set(tracked)
-    for stage in STAGES.values():
-        for path in [*paths(stage["deps"]), *outputs(stage)]:
-            assert not PurePosixPath(path).is_absolute()
-            assert ".." not in PurePosixPath(path).parts
-            assert "\\" not in path
-        for path in [p for kind in ("metrics", "plots") for p in paths(stage.get(kind, []))]:
-            assert any(name == path or name.startswith(f"{path}/") for name in tracked), path
-    tables = [name for name in tracked if name.endswith(".csv")]
-    assert len(tables) >= 4 * len(MODELS)
-    for name in tables:
-        named = header(pipeline.path(name))
-        assert all(re.fullmatch(r"[a-z]\w*", column) for column in named), f"{name}: {named}"
+def test_a_change_of_one_model_makes_only_that_model_stale(clone):
+    """`dvc status` also names `report`, if the parameters of a model changed: it shows them."""
+    source = clone.path("stages/models/lstm.py")
+    source.write_text(source.read_text(encoding="utf-8") + "# other layers\n", encoding="utf-8")
+    assert set(json.loads(clone.dvc("status", "--json"))) == {"train_lstm"}
+    clone.set({"cnn.dense": 9})
+    assert set(json.loads(clone.dvc("status", "--json"))) == {"train_lstm", "train_cnn", "report"}

@@ -1,41 +1,42 @@
-"""Files are written whole or not at all, and a user's mistake ends in one line."""
+"""Files appear complete or not at all, and damaged files are named."""
 
 from __future__ import annotations
 
 import json
-import os
-import stat
-import subprocess
-import sys
+import tempfile
 
+import numpy as np
 import pytest
-from conftest import ROOT, names
+from conftest import names
 
-from stages.files import (
-    INTERRUPTED,
-    StageError,
+from stages.common import files
+from stages.common.arrays import array_digest, read_array, read_split, write_array
+from stages.common.cli import StageError
+from stages.common.files import (
+    holding,
     read_csv,
     read_json,
+    remove_leftovers,
     replacing,
-    run,
+    temporary_folder,
     write_csv,
     write_json,
     write_text,
 )
 
 
-def test_a_file_appears_only_when_it_is_whole(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with replacing(path) as temporary:
         temporary.write_text("half")
         assert not path.exists()
-        assert temporary.parent == path.parent, "a rename is atomic only within one file system"
+        assert temporary.suffix == ".txt", "NumPy and Keras choose the format by it"
         temporary.write_text("whole")
     assert path.read_text() == "whole"
     assert names(path.parent) == ["file.txt"]
 
 
-def test_the_old_file_stays_when_writing_fails(tmp_path):
+def test_the_old_file_stays_if_writing_fails(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="halfway"), replacing(path) as temporary:
@@ -45,12 +46,37 @@ def test_the_old_file_stays_when_writing_fails(tmp_path):
     assert names(tmp_path) == ["file.txt"]
 
 
-def test_a_written_file_is_readable_by_others(tmp_path):
-    write_text(tmp_path / "file.txt", "x")
-    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o644
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    others = [".a.txt-backup", ".b.txt-a1b2c3d4", ".a.txt-a1b2c3d5"]
+    for name in (".a.txt-a1b2c3d4", *others):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("half")
+    with holding(tmp_path / ".a.txt-a1b2c3d5"):  # as a running process does
+        write_text(tmp_path / "a.txt", "whole")
+    assert names(tmp_path) == sorted([*others, "a.txt"])
 
 
-def test_json_comes_back_as_it_was_and_ends_with_a_newline(tmp_path):
+def test_another_process_cannot_remove_a_new_temporary_folder(tmp_path, monkeypatch):
+    """Before the lock, a new folder looks like a leftover. Others look for leftovers in turn."""
+    made, attempts = tempfile.TemporaryDirectory, []
+
+    def interfered(**options):
+        folder = made(**options)
+        with holding(tmp_path) as free:  # as another process would in `temporary_folder`
+            attempts.append(free)
+            if free:
+                remove_leftovers(tmp_path, ".x-")
+        return folder
+
+    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", interfered)
+    with temporary_folder(tmp_path, ".x-") as folder:
+        remove_leftovers(tmp_path, ".x-")
+        assert folder.exists()
+    assert attempts == [False]
+    assert names(tmp_path) == []
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
     value = {"name": "Übung", "figures": [0.1, 2, None]}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
@@ -58,106 +84,66 @@ def test_json_comes_back_as_it_was_and_ends_with_a_newline(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), object()])
-def test_json_that_others_could_not_read_is_not_written(tmp_path, bad):
+def test_json_that_others_cannot_read_is_not_written(tmp_path, bad):
     write_json(tmp_path / "a.json", {"loss": 1.0})
     with pytest.raises((ValueError, TypeError)):
         write_json(tmp_path / "a.json", {"loss": bad})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1.0}
 
 
-@pytest.mark.parametrize("content", ["", '{"loss": 1', "[1,"])
-def test_json_that_was_cut_short_is_named(tmp_path, content):
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(StageError, match=r"a\.json is not whole JSON"):
-        read_json(tmp_path / "a.json")
+def test_csv_is_read_as_it_was_written(tmp_path):
+    rows = [{"a": "1", "b": "x,\u2028y"}, {"a": "", "b": 'say "é"'}]
+    write_csv(tmp_path / "a.csv", rows)
+    assert (tmp_path / "a.csv").read_bytes() == 'a,b\n1,"x,\u2028y"\n,"say ""é"""\n'.encode()
+    assert read_csv(tmp_path / "a.csv") == rows
 
 
-def test_missing_json_is_named(tmp_path):
-    with pytest.raises(StageError, match=r"a\.json is missing; `dvc repro` makes it"):
-        read_json(tmp_path / "a.json")
-
-
-def test_csv_has_a_header_and_the_same_line_ends_everywhere(tmp_path):
-    write_csv(tmp_path / "a.csv", [{"a": 1, "b": "x,y"}, {"a": 2, "b": 'say "é"'}])
-    assert (tmp_path / "a.csv").read_bytes() == 'a,b\n1,"x,y"\n2,"say ""é"""\n'.encode()
-
-
-def test_csv_rows_have_one_set_of_columns(tmp_path):
+def test_csv_rows_must_have_the_same_columns(tmp_path):
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         write_csv(tmp_path / "a.csv", [{"a": 1}, {"b": 2}])
     assert names(tmp_path) == []
 
 
-def test_a_users_mistake_is_one_line_and_status_1():
-    def main():
-        raise StageError("the key is wrong")
-
-    with pytest.raises(SystemExit) as ended:
-        run(main)
-    assert ended.value.code == "error: the key is wrong"  # sys.exit prints it and gives status 1
-
-
-def test_what_the_terminals_encoding_lacks_is_printed_as_an_escape():
-    done = subprocess.run(
-        [sys.executable, "-c", "from stages.files import run; run(lambda: print('28×28 …'))"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout == b"28\xd728 \\u2026\n"
-
-
-def test_an_error_of_the_system_names_the_file(tmp_path):
-    with pytest.raises(SystemExit) as ended:
-        run((tmp_path / "none").read_text)
-    assert ended.value.code == f"error: {tmp_path / 'none'}: No such file or directory"
-
-
-def test_a_message_is_one_line_whatever_it_quotes():
-    assert str(StageError("a\nb\x1b[31m\u2028 ç 数")) == "a\\nb\\x1b[31m\\u2028 ç 数"
-    assert len(str(StageError("x" * 10_000))) == 1000
+CUT_CSV = ["a,b\n1,2\n3", "a,b\n1,2\n3\n", "a,b\n1,2\n3,4", "a,b\n1,2,3\n", 'a,b\n1,"2\n']
 
 
 @pytest.mark.parametrize(
-    "content", ["a,b\n1,2\n3", "a,b\n1,2\n3\n", "a,b\n1,2\n3,4", "a,b\n1,2,3\n", 'a,b\n1,"2\n']
+    ("name", "read", "content", "problem"),
+    [
+        *(("a.json", read_json, text, "is not valid JSON") for text in ("", '{"loss": 1', "[1,")),
+        *(("a.csv", read_csv, text, "is not a complete CSV file") for text in CUT_CSV),
+        ("a.npy", read_array, "no array", "is not a complete array"),
+        ("a.json", read_json, None, "is missing; run `dvc repro`"),
+        ("a.csv", read_csv, None, "is missing; run `dvc repro`"),
+        ("a.npy", read_array, None, "is not a complete array"),
+    ],
 )
-def test_a_csv_that_was_cut_short_is_named(tmp_path, content):
-    (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(StageError, match=r"a\.csv is not a whole CSV"):
-        read_csv(tmp_path / "a.csv")
+def test_a_damaged_or_missing_file_is_named(tmp_path, name, read, content, problem):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(StageError, match=problem) as refusal:
+        read(path)
+    assert str(refusal.value).startswith(str(path))
 
 
-def test_csv_comes_back_as_it_was(tmp_path):
-    rows = [{"a": "1", "b": "x,\u2028y"}, {"a": "", "b": 'say "é"'}]
-    write_csv(tmp_path / "a.csv", rows)
-    assert read_csv(tmp_path / "a.csv") == rows
+def test_arrays_are_read_memory_mapped_and_damage_is_named(tmp_path):
+    images, labels = np.arange(600, dtype=np.uint8).reshape(6, 10, 10, 1), np.arange(6)
+    write_array(tmp_path / "x_val.npy", images)
+    write_array(tmp_path / "y_val.npy", labels)
+    data = read_split("val", tmp_path)
+    assert isinstance(data.x, np.memmap)
+    data.release()
+    assert np.array_equal(data.x, images)
+    assert np.array_equal(data.y, labels)
+    (tmp_path / "x_val.npy").write_bytes((tmp_path / "x_val.npy").read_bytes()[:-1])
+    with pytest.raises(StageError, match=r"x_val\.npy is not a complete array"):
+        read_split("val", tmp_path)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("3 requested")])
-def test_a_full_disk_is_said_to_be_one(error):
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit) as ended:
-        run(main)
-    assert str(ended.value.code).endswith("; is the disk full?")
-
-
-def test_a_mistake_of_the_programmers_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(lambda: 1 / 0)
-
-
-def test_an_interrupt_says_how_to_go_on():
-    script = "from stages.files import run\ndef main(): raise KeyboardInterrupt\nrun(main)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == INTERRUPTED
-    assert len(done.stderr.splitlines()) == 1
-    assert "dvc repro" in done.stderr
+def test_a_digest_is_the_sha_256_of_the_bytes_in_c_order():
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    expected = "17e88db187afd62c16e5debf3e6527cd006bc012bc90b51a810cd80c2d511f43"  # sha256sum
+    assert array_digest(array) == expected
+    assert array_digest(np.asfortranarray(array)) == expected
+    assert array_digest(array.T) != expected

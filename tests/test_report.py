@@ -1,17 +1,23 @@
-"""The page and its short form, on made-up results of many shapes."""
+"""The report page and its short version, from invented results."""
 
+from __future__ import annotations
+
+import csv
 import html
 import json
 import re
+from contextlib import redirect_stdout
 from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
 
 import pytest
+import yaml
 from report_data import build_tree
 
-from stages import report, results
-from stages.expected import missed
-from stages.files import StageError
-from stages.verdict import verdict
+from stages import report
+from stages.common.cli import StageError
+from tools import results
 
 MODELS = ("cnn", "lstm", "hybrid", "transformer", "a_model_with_quite_a_long_name")
 HOSTILE = [
@@ -23,85 +29,191 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
-@pytest.mark.parametrize("models", [3, 5])
-@pytest.mark.parametrize(("classes", "epochs"), [(10, 2), (26, 50)])
-def test_page_holds(tree, models, classes, epochs):
-    build_tree(tree, MODELS[:models], [chr(65 + i) for i in range(classes)], epochs)
-    report.main()
-    page = (tree / "plots/report.html").read_text(encoding="utf-8")
-    assert len(page.encode()) < 3_000_000
-    assert page.count('role="img"') == 4 + models + 1
-    assert not re.search(r'(src|href)="(?!data:|#)', page)
-    assert "<script" not in page
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert all(name in page for name in MODELS[:models])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a run with three models and ten classes, and what its commands printed."""
+    path = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.chdir(path)
+        build_tree(MODELS[:3], "0123456789", epochs=10)
+        report.main()
+        results.main()
+    return path, printed.getvalue()
 
 
-def test_class_names_reach_the_page_as_text(tree):
-    build_tree(tree, MODELS[:3], HOSTILE, 2)
-    report.main()
-    page = (tree / "plots/report.html").read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert "<img src=x" not in page
-    assert html.escape(HOSTILE[0]) in page
-    assert "数字" in page
-    assert "default-src 'none'" in page
+@pytest.fixture
+def page(made, monkeypatch):
+    """The page of `made`, whose folder becomes the working directory."""
+    monkeypatch.chdir(made[0])
+    return Page()
 
 
-class Tags(HTMLParser):
-    """Collects a page's elements, their attributes, and its Content-Security-Policy."""
+class Page(HTMLParser):
+    """A page's elements, attributes, Content-Security-Policy, and rows of tables by label."""
 
-    def __init__(self, page: str):
+    def __init__(self, path: Path | str = "plots/report.html"):
         super().__init__()
+        self.text = Path(path).read_text(encoding="utf-8")
         self.tags, self.attributes, self.policies = set(), [], []
-        self.feed(page)
+        self.tables: dict[str, dict[str, dict[str, str]]] = {}
+        self.table, self.cells, self.column = {}, {}, None
+        self.feed(self.text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
         self.attributes += attributes
-        if ("http-equiv", "Content-Security-Policy") in attributes:
+        named = dict(attributes)
+        if named.get("http-equiv") == "Content-Security-Policy":
             assert "body" not in self.tags
-            self.policies.append(dict(attributes)["content"])
+            self.policies.append(named["content"])
+        if tag == "div" and "aria-label" in named:
+            self.table = self.tables[named["aria-label"]] = {}
+        elif tag == "tr":
+            self.cells = {}
+        elif "data-label" in named or "scope" in named:
+            self.column = named.get("data-label", "")
+
+    def handle_data(self, data):
+        if self.column is not None:
+            self.cells[self.column] = self.cells.get(self.column, "") + data
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.column = None
+        elif tag == "tr" and "" in self.cells:
+            self.table[self.cells[""]] = self.cells
 
 
-def test_nothing_that_users_name_becomes_html(tree):
-    """Class names, the data's path and the processor's name: same elements as with plain ones."""
-    build_tree(tree, MODELS[:3], list("abcde"), 2)
+def read(path: str):
+    text = Path(path).read_text(encoding="utf-8")
+    return json.loads(text) if path.endswith(".json") else list(csv.DictReader(text.splitlines()))
+
+
+def shows(text: str, *values: float) -> bool:
+    """Return whether the numbers in a cell, such as `−0.17 to +0.09`, are rounded `values`."""
+    found = re.findall(r"[-+]?[\d,]*\.?\d+", text.replace("−", "-"))
+    errors = [0.5001 * 10 ** -len(number.partition(".")[2]) for number in found]
+    return [float(number.replace(",", "")) for number in found] == [
+        pytest.approx(value, rel=0, abs=error) for value, error in zip(values, errors, strict=True)
+    ]
+
+
+# --- numbers ------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_the_files(page):
+    details = read("data/predictions/details.json")
+    inference = read("metrics/timing/inference.json")["seconds_per_image"]
+    wanted: dict[tuple[str, str], dict[str, list[float]]] = {}  # table, row: column: values
+    for name, tested in read("metrics/evaluation.json").items():
+        more = details["models"][name]
+        wanted["Result table", name] = {
+            "test (%)": [100 * tested["accuracy"]],
+            "95 % interval (%)": [100 * end for end in more["accuracy_interval"]],
+            "test loss": [tested["loss"]],
+            "errors": [tested["errors"]],
+        }
+        wanted["Calibration", name] = {
+            "calibration error (%)": [100 * tested["calibration_error"]],
+            "mean confidence when right (%)": [100 * more["confidence_right"]],
+            "when wrong (%)": [100 * more["confidence_wrong"]],
+            "top-2 accuracy (%)": [100 * more["top_2_accuracy"]],
+            "macro precision (%)": [100 * more["macro_precision"]],
+            "macro recall (%)": [100 * more["macro_recall"]],
+            "macro F1 (%)": [100 * tested["macro_f1"]],
+        }
+        wanted["Cost", name] = {
+            "one image (ms)": [1000 * inference[name]["batch_1"]],
+            "per image in a batch of 256 (ms)": [1000 * inference[name]["batch_256"]],
+        }
+        for row in read(f"plots/per_class/{name}.csv"):
+            columns = wanted.setdefault(("Classes", row["class"]), {})
+            columns[f"{name} (%)"] = [100 * float(row["recall"])]
+    for name in MODELS[:3]:
+        train, timing = read(f"metrics/train/{name}.json"), read(f"metrics/timing/{name}.json")
+        for part in ("train", "val"):
+            wanted["Result table", name] |= {
+                f"{part} (%)": [100 * train[part]["accuracy"]],
+                f"{part} loss": [train[part]["loss"]],
+            }
+        wanted["Result table", name] |= {
+            "parameters": [train["parameters"]],
+            "epochs": [train["epochs"]],
+            "training (s)": [timing["train_seconds"]],
+        }
+        wanted["Cost", name]["peak memory in training (MB)"] = [timing["peak_memory_bytes"] / 1e6]
+        values = [float(row["val_accuracy"]) for row in read(f"plots/history/{name}.csv")]
+        reached = next(i for i, value in enumerate(values, 1) if value >= 0.99 * values[-1])
+        wanted["Learning", name] = {
+            "epochs to 99 % of the last validation accuracy": [reached, len(values)],
+            "last validation accuracy (%)": [100 * values[-1]],
+            "training − validation (points)": [
+                100 * (train["train"]["accuracy"] - train["val"]["accuracy"])
+            ],
+        }
+    for pair in details["comparisons"]:
+        wanted["Comparisons", f"{pair['a']} – {pair['b']}"] = {
+            "difference (points)": [100 * pair["difference"]],
+            "95 % interval (points)": [100 * end for end in pair["interval"]],
+            "only first wrong": [pair["only_a"]],
+            "only second wrong": [pair["only_b"]],
+            "both wrong": [pair["both"]],
+            "p, corrected": [max(pair["p_holm"], 0.001)],
+        }
+    for (table, name), columns in wanted.items():
+        for column, values in columns.items():
+            shown = page.tables[table][name][column]
+            assert shows(shown, *values), f"{table}, {name}, {column}: {shown} is not {values}"
+
+
+def test_reported_figures_for_the_same_epochs_are_listed(page):
+    rows = [row for name, row in page.tables["Result table"].items() if "reported:" in name]
+    known = yaml.safe_load(Path("studies/published.yaml").read_text(encoding="utf-8"))
+    wanted = [e for e in known if e["dataset"] == "mnist" and e["epochs"] in (None, 10)]
+    for row, entry in zip(rows, wanted, strict=True):
+        assert shows(row["test (%)"], 100 * entry["accuracy"])
+        assert row["epochs"] == str(entry["epochs"] or "?")
+
+
+def test_a_missed_target_is_stated_everywhere(made, page):
+    assert made[1].count("below target: cnn: test accuracy") == 2
+    for text in (page.text, Path("plots/report.md").read_text(encoding="utf-8")):
+        assert "misses the target of 99.45 %" in text
+
+
+def test_without_mistakes_it_says_so():
+    build_tree(MODELS[:3], "ab", epochs=1, n=3, wrong=0)
     report.main()
-    plain = Tags((tree / "plots/report.html").read_text(encoding="utf-8"))
-    path = "<script>alert(1)</script>/<img src=x onerror=alert(2)>.npz"
-    for name in ("params.yaml", "data/prepared/manifest.json"):
-        file = tree / name
-        text = file.read_text(encoding="utf-8")
-        for old, new in zip("abcde", HOSTILE, strict=True):
-            text = text.replace(f'"{old}"', json.dumps(new))
-        file.write_text(text.replace(": mnist", f": {json.dumps(path)}")
-                        .replace('"mnist"', json.dumps(path)), encoding="utf-8")  # fmt: skip
-    report.main()
-    page = (tree / "plots/report.html").read_text(encoding="utf-8")
-    found = Tags(page)
-    assert html.escape(path) in page
-    assert found.tags == plain.tags
-    assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & found.tags
-    for name, value in found.attributes:
-        assert not name.startswith("on")
-        assert not (value or "").strip().lower().startswith("javascript:")
-    assert "<script" not in (tree / "plots/report.md").read_text(encoding="utf-8")
+    text = Page().text
+    assert "No mistakes to show." in text
+    assert "The test set has no image 4" in text
+    assert "The CNN, the LSTM and the hybrid share the highest test accuracy, 100.00" in text
 
 
-def test_the_page_allows_nothing_but_itself(tree):
-    build_tree(tree, MODELS[:3], list("abc"), 2)
+# --- form ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("models", "classes", "epochs"), [(1, 2, 1), (5, 26, 50)])
+def test_the_page_is_small_and_self_contained(models, classes, epochs):
+    build_tree(MODELS[:models], [chr(65 + i) for i in range(classes)], epochs)
     report.main()
-    (policy,) = Tags((tree / "plots/report.html").read_text(encoding="utf-8")).policies
-    allowed = dict(part.split(maxsplit=1) for part in policy.split("; "))
-    assert allowed == {
+    text = Page().text
+    assert len(text.encode()) < 3_000_000
+    assert text.count('role="img"') == 4 + models + 1
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert all(name in text for name in MODELS[:models])
+
+
+def test_the_page_allows_nothing_but_itself(page):
+    (policy,) = page.policies
+    assert dict(part.split(maxsplit=1) for part in policy.split("; ")) == {
         "default-src": "'none'",
         "img-src": "data:",
         "style-src": "'unsafe-inline'",
@@ -110,65 +222,35 @@ def test_the_page_allows_nothing_but_itself(tree):
     }
 
 
-def test_nothing_wrong_says_so(tree):
-    build_tree(tree, MODELS[:3], list("ab"), 1, n=3, wrong=0)
+def test_names_from_users_do_not_become_html(made):
+    """Class names, the dataset's path and the processor's name add no elements to the page."""
+    plain = Page(made[0] / "plots/report.html")
+    build_tree(MODELS[:3], HOSTILE, epochs=2)
+    path = "<script>alert(1)</script>/<img src=x onerror=alert(2)>.npz"
+    for file in (Path("params.yaml"), Path("data/prepared/manifest.json")):
+        text = file.read_text(encoding="utf-8").replace(": mnist", f": {json.dumps(path)}")
+        file.write_text(text.replace('"mnist"', json.dumps(path)), encoding="utf-8")
     report.main()
-    page = (tree / "plots/report.html").read_text(encoding="utf-8")
-    assert "No mistakes to show." in page
-    assert "none to show" in page
-    assert "share the highest test accuracy, 100.00%" in page
+    found = Page()
+    assert all(html.escape(name) in found.text for name in (path, HOSTILE[0], "数字"))
+    assert found.tags == plain.tags
+    assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & found.tags
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        assert not (value or "").strip().lower().startswith("javascript:")
+    assert "<script" not in Path("plots/report.md").read_text(encoding="utf-8")
 
 
-def test_a_missed_floor_is_loud_everywhere(tree, capsys):
-    build_tree(tree, MODELS[:3], list("0123456789"), 10)
-    report.main()
-    results.main()
-    assert capsys.readouterr().out.count("BELOW THE FLOOR  cnn: test accuracy") == 2
-    for name in ("report.html", "report.md"):
-        assert "misses the floor of 99.45%" in (tree / "plots" / name).read_text(encoding="utf-8")
-    page = (tree / "plots/report.html").read_text(encoding="utf-8")
-    assert "validation = test" in page
-    assert missed("digits", results.collect()) == []
-
-
-def test_same_figures_same_bytes(tree):
-    build_tree(tree, MODELS[:3], list("abc"), 3)
+@pytest.mark.usefixtures("page")
+def test_equal_results_give_equal_bytes():
     outputs = ("plots/report.html", "plots/readme/per_class.png", "plots/figures/cost.png")
+    first = [Path(name).read_bytes() for name in outputs]
     report.main()
-    first = [(tree / name).read_bytes() for name in outputs]
-    report.main()
-    assert [(tree / name).read_bytes() for name in outputs] == first
+    assert [Path(name).read_bytes() for name in outputs] == first
 
 
-def test_a_missing_file_is_named(tree):
-    build_tree(tree, MODELS[:3], list("abc"), 3)
-    (tree / "plots/history/lstm.csv").unlink()
+def test_a_missing_file_is_named():
+    build_tree(MODELS[:3], "abc", epochs=3)
+    Path("plots/history/lstm.csv").unlink()
     with pytest.raises(StageError, match=r"lstm\.csv is missing"):
         report.main()
-
-
-def scores(**errors):
-    return {name: {"errors": n, "accuracy": 1 - n / 1000} for name, n in errors.items()}
-
-
-def pair(a, b, p):
-    return {"a": a, "b": b, "p_holm": p}
-
-
-def test_verdict_follows_the_tests():
-    compared = [
-        pair("cnn", "lstm", 1e-5),
-        pair("cnn", "hybrid", 0.41),
-        pair("lstm", "hybrid", 2e-4),
-    ]
-    text = " ".join(verdict(scores(cnn=9, lstm=40, hybrid=8), compared, 1000))
-    assert "The hybrid has the highest test accuracy, 99.20%" in text
-    assert "not distinguishable from the cnn on this test set (p = 0.41)" in text
-    assert "both beat the lstm (p < 0.001)" in text
-
-
-def test_verdict_does_not_claim_what_only_the_best_can():
-    compared = [pair("cnn", "lstm", 0.2), pair("cnn", "hybrid", 0.3), pair("lstm", "hybrid", 0.01)]
-    text = " ".join(verdict(scores(cnn=20, lstm=30, hybrid=8), compared, 1000))
-    assert "The hybrid beats the lstm (p = 0.01)" in text or "the hybrid beats the lstm" in text
-    assert "both" not in text

@@ -1,321 +1,335 @@
-"""What a branch did to the figures, as Markdown for its pull request.
+"""Compare a branch's parameters and figures with those of its base, as Markdown.
 
     python -m tools.review main        writes review/review.md and review/curves.svg
-    python -m tools.review --check     only: does dvc.lock record this code and these parameters?
+    python -m tools.review --check     fails if dvc.lock does not match the code and parameters
 
-Compares the work tree with the commit at which it left the base. The differences, the stale
-stages and the curves' data are DVC's own; here they are judged and laid out.
+Compares the work tree with the commit at which it left the base.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import os
 import re
-import subprocess
-import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import yaml
+from markupsafe import Markup
 from scipy import stats
 
-from stages.common.cli import StageError, run
-from stages.common.files import read_json, write_text
-from stages.common.params import load_params, model_names, parse_params
+from stages.common.cli import StageError, one_line, run
+from stages.common.files import read_csv, read_json, write_bytes, write_text
+from stages.common.overrides import flatten
+from stages.common.params import load_params, parse_params, read_yaml
 from stages.evaluation import CONFIDENCE, SIGNIFICANT
 from stages.evaluation.significance import mcnemar
-from stages.reporting.targets import TARGETS, Target, read_entries
+from stages.reporting import figures as drawing
+from stages.reporting.sentences import p_text
+from stages.reporting.targets import missed
 from stages.reporting.templating import render
+from tools.git import git
 
 OUT = Path("review")
 TEMPLATE = Path(__file__).parent / "templates/review.md.jinja"
-EVALUATION = "metrics/evaluation.json"
-TRIALS = Path("studies/trials")
-CURVES = ("validation_accuracy", "validation_loss")  # of the top-level plots in dvc.yaml
-MARKDOWN = str.maketrans(
-    {"|": "\\|", "<": "&lt;", ">": "&gt;", "`": "'", "\n": " ", "@": "@\u200b"}
-)
+PARAMS, EVALUATION, TRIALS = "params.yaml", "metrics/evaluation.json", Path("studies/trials")
+CURVES = {"val_accuracy": "validation accuracy (%)", "val_loss": "validation loss (nats)"}
+MARKDOWN = str.maketrans({
+    "|": "\\|", "&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'", "\n": " ", "@": "@\u200b"
+})  # fmt: skip
+
+Files = Mapping[str, Any]  # the parsed params.yaml, metrics (JSON) and plots (CSV), by path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Review the work tree against a base.")
-    parser.add_argument("base", nargs="?", default="main")
-    parser.add_argument("--check", action="store_true", help="only fail where dvc.lock is stale")
+    parser = argparse.ArgumentParser(description="Compare the work tree with a base.")
+    parser.add_argument("base", nargs="?", default="main", help="branch or commit (default: main)")
+    parser.add_argument("--check", action="store_true", help="only check dvc.lock")
     arguments = parser.parse_args()
-    if arguments.check:
-        if stale := stale_stages():
-            raise StageError(f"dvc.lock is stale: {', '.join(stale)}; `dvc repro`, then commit it")
+    if not arguments.check:
+        text = review(arguments.base)
+        write_text(OUT / "review.md", text)
+        print(text)
+    elif stale := stale_stages():
+        raise StageError(f"dvc.lock is stale: {', '.join(stale)}; `dvc repro`, then commit it")
+    else:
         print("dvc.lock records this code and these parameters")
-        return
-    text = review(arguments.base)
-    write_text(OUT / "review.md", text)
-    print(text)
 
 
 def review(base: str) -> str:
-    """Return the review against `base` as Markdown, having drawn the curves."""
-    from dvc.repo import Repo
-
-    here = load_params().model_dump()
-    commit = git("merge-base", base, "HEAD").strip()
-    with Repo() as repo:
-        parameters = flat(repo.params.diff(a_rev=commit, b_rev="workspace"))
-        metrics = flat(repo.metrics.diff(a_rev=commit, b_rev="workspace"))
-    there = load_yaml(show(commit, "params.yaml"))
-    models, reason = compare_models(commit, there, here)
+    """Return the review against `base` as Markdown, and draw `review/curves.svg`."""
+    load_params()
+    stale, after = stale_stages(), read_files(Path())
+    commit = common_commit(base)
+    before = read_commit(commit)
+    models, reason = compare_models(before, after)
+    metrics = changes(*(figures(side) for side in (before, after)))
+    order = list(after.get(EVALUATION, {}))
+    metrics.sort(
+        key=lambda row: ([m not in re.split(r"\W", row["key"]) for m in order], row["key"])
+    )
     if metrics:
-        draw_curves(plots(commit), OUT / "curves.svg")
+        draw_curves(before, after)
     return render(
         TEMPLATE,
         {
             "base": base,
             "commit": commit[:7],
-            "parameters": parameters,
+            "parameters": changes(flatten(before[PARAMS]), flatten(after[PARAMS])),
             "metrics": metrics,
             "models": models,
             "incomparable": reason,
-            "stale": stale_stages(),
-            "missed": missed_targets(here),
+            "stale": stale,
+            "missed": missed_targets(after),
             "curves": os.environ.get("CURVES_URL", ""),
         },
         cell=cell,
     )
 
 
-def cell(value: Any) -> str:
-    """Return a value as text that can end neither a table's cell nor the page's structure."""
+def cell(value: Any) -> Markup:
+    """Return a value as text that stays inside a cell of a Markdown table."""
     text = f"{value:.6g}" if isinstance(value, float) else str("–" if value is None else value)
-    return text.translate(MARKDOWN)
+    return Markup(text.translate(MARKDOWN))  # noqa: S704 -- escaped
 
 
-# --- what DVC and git say -----------------------------------------------------------------
+# --- reading both sides -------------------------------------------------------------------
 
 
-def git(*arguments: str) -> str:
-    """Return what git prints; StageError says what it complained of."""
-    command = ["git", *arguments]  # the user's own git; no shell reads this
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- above
-    if done.returncode:
-        complaint = " ".join(done.stderr.split()) or "no common commit; fetch the full history"
-        raise StageError(f"git {' '.join(arguments)}: {complaint}")
-    return done.stdout
+def common_commit(base: str) -> str:
+    """Return the commit at which the current branch left `base`."""
+    try:
+        return git("merge-base", base, "HEAD").strip()
+    except StageError as error:
+        raise StageError(
+            f"{error}; fetch it with `git fetch` (in a shallow clone with `git fetch --unshallow`),"
+            " or name another base: `make review BASE=origin/main`"
+        ) from None
 
 
-def show(commit: str, path: str) -> str:
-    """Return a file at `commit`, "" where it is not in it."""
-    return git("show", f"{commit}:{path}") if git("ls-tree", commit, path) else ""
+def read_commit(commit: str) -> Files:
+    """Return the same as `read_files`, for a commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = git("ls-tree", "--name-only", commit, PARAMS, "metrics", "plots").split()
+        git("archive", "--output", f"{folder}/all.tar", commit, *found)
+        with tarfile.open(f"{folder}/all.tar") as archive:
+            archive.extractall(folder, filter="data")
+        try:
+            return read_files(Path(folder))
+        except StageError as error:
+            raise StageError(f"{commit[:7]}: {str(error).replace(f'{folder}/', '')}") from None
 
 
-def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 -- no shell, and arguments of ours
-        [sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False
-    )
+def read_files(folder: Path) -> Files:
+    """Return the parsed parameters, metrics and plots in a folder."""
+    files = {PARAMS: read_yaml(folder / PARAMS)}
+    for path in sorted([*folder.glob("metrics/**/*.json"), *folder.glob("plots/*/*.csv")]):
+        read = read_json if path.suffix == ".json" else read_csv
+        files[path.relative_to(folder).as_posix()] = read(path)
+    return files
 
 
-def flat(difference: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return DVC's difference as rows ``file, key, old, new, diff``."""
-    if errors := difference.get("errors"):
-        raise StageError(f"DVC cannot read the figures of both revisions: {errors}")
-    return [
-        {"file": file, "key": key, "old": None, "new": None, "diff": None} | change
-        for file, changes in difference.get("diff", {}).items()
-        for key, change in changes.items()
-    ]
+def figures(files: Files) -> dict[str, Any]:
+    """Return all metrics as {"FILE: KEY": value}."""
+    return {
+        f"{path}: {key}": value
+        for path, content in files.items()
+        if path.endswith(".json")
+        for key, value in flatten(content).items()
+    }
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row ``key, old, new, diff`` per value that differs."""
+    rows = [{"key": key, "old": old.get(key), "new": new.get(key)} for key in new | old]
+    for row in rows:
+        numbers = all(isinstance(row[side], int | float) for side in ("old", "new"))
+        row["diff"] = row["new"] - row["old"] if numbers else None
+    return [row for row in rows if row["old"] != row["new"]]
+
+
+# --- stale stages -------------------------------------------------------------------------
 
 
 def stale_stages() -> list[str]:
-    """Return the stages whose recorded state is not that of the code and parameters.
+    """Return the stages whose code, parameters or figures differ from those in dvc.lock.
 
-    `dvc repro --dry` may exit with 0 all the same, and where the data are not at hand it fails at
-    a stage that it would have to run: what it says names them in both cases.
+    The content of `data/` does not count: it may be missing, or belong to another commit.
     """
-    done = dvc("repro", "--dry", "--allow-missing", "--keep-going")
-    said = done.stdout + done.stderr
-    told = re.findall(
-        r"^Running stage .*|failed to reproduce .*|.* will be skipped due.*", said, re.M
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    git("rev-parse", "HEAD")
+    try:
+        with Repo() as repo:
+            status = repo.status()
+    except DvcException as error:
+        raise StageError(one_line(error)) from None
+    stages, lock = (
+        yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.exists() else {}
+        for path in (Path("dvc.yaml"), Path("dvc.lock"))
     )
-    named = {name for line in told for name in re.findall(r"'([\w.:/-]+)'", line)}
-    if done.returncode and not named:
-        raise StageError(f"dvc repro --dry: {' '.join(done.stderr.split())}")
-    order = list(load_yaml(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
-    return sorted(named, key=lambda name: order.index(name) if name in order else len(order))
+    ignored = ["data", *(path for stage in stages.values() for path in stage["outs"])]
+    stale, rebuilt = [], []
+    for name, stage in stages.items():  # in the order of the pipeline
+        changed = [
+            path
+            for change in status.get(name, [])
+            for path in ([change] if isinstance(change, str) else next(iter(change.values())))
+            if not any(overlap(path, output) for output in ignored)
+        ]
+        affected = any(overlap(dep, output) for dep in stage["deps"] for output in rebuilt)
+        if changed or affected or (name in lock and not is_consistent(lock[name], lock)):
+            stale.append(name)
+            rebuilt += stage["outs"]
+            rebuilt += [path for kind in ("metrics", "plots") for out in stage.get(kind, [])
+                        for path in out]  # fmt: skip
+    return stale
 
 
-def load_yaml(text: str) -> dict[str, Any]:
-    return yaml.safe_load(text) or {}
+def overlap(one: str, other: str) -> bool:
+    """Return whether one path is, or contains, the other."""
+    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
+
+
+def is_consistent(stage: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:
+    """Return whether a stage in dvc.lock used the files that earlier stages in it produced.
+
+    After a merge that took one side's entry of the stage, it did not.
+    """
+    outputs = {out["path"]: out["md5"] for entry in lock.values() for out in entry["outs"]}
+    return all(outputs.get(dep["path"], dep["md5"]) == dep["md5"] for dep in stage["deps"])
 
 
 # --- what a change means ------------------------------------------------------------------
 
 
-def compare_models(commit: str, there: dict, here: dict) -> tuple[list[dict[str, Any]], str]:
+def compare_models(before: Files, after: Files) -> tuple[list[dict[str, Any]], str]:
     """Return a row for each model whose test figures differ, and why they do not compare."""
-    before = json.loads(show(commit, EVALUATION) or "{}")
-    path = Path(EVALUATION)
-    after = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    trials = recorded_trials()
-    reason = ""
-    if before and there.get("dataset") != here.get("dataset"):
-        reason = f"the dataset changed from {there.get('dataset')} to {here.get('dataset')}"
-    rows = []
-    for model in after | before:
-        old, new = before.get(model), after.get(model)
+    old_data, new_data = (side[PARAMS].get("dataset") for side in (before, after))
+    old_tested, new_tested = (side.get(EVALUATION, {}) for side in (before, after))
+    same_data = old_data == new_data or not old_tested
+    reason = "" if same_data else f"the dataset changed from {old_data} to {new_data}"
+    trials, rows = recorded_trials(), []
+    for model in new_tested | old_tested:
+        old, new = old_tested.get(model), new_tested.get(model)
         if old == new:
             continue
         row = {"model": model, "old": old, "new": new, "verdict": ""}
         if old and new and not reason:
-            old_rows = confusion(show(commit, f"plots/confusion/{model}.csv"))
-            new_file = Path(f"plots/confusion/{model}.csv")
-            new_rows = confusion(new_file.read_text(encoding="utf-8") if new_file.exists() else "")
-            if [r["actual"] for r in old_rows] != [r["actual"] for r in new_rows]:
+            guesses = [side.get(f"plots/confusion/{model}.csv", []) for side in (before, after)]
+            if len({tuple(guess["actual"] for guess in table) for table in guesses}) > 1:
                 reason = "the test images are not the same"
             else:
+                seeds = [accuracies_by_seed(model, side, trials) for side in (before, after)]
                 difference = new["accuracy"] - old["accuracy"]
-                row["verdict"] = by_study(model, difference, there, here, trials) or by_mcnemar(
-                    old_rows, new_rows
-                )
+                row["verdict"] = by_seeds(difference, *seeds) or by_images(*guesses)
         rows.append(row)
     return rows, reason
 
 
-def confusion(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+def by_seeds(difference: float, *sides: Mapping[int, float]) -> str:
+    """Judge a difference by the spread over seeds; "" without two recorded trials on each side.
 
-
-def by_study(
-    model: str, difference: float, there: dict, here: dict, trials: list[dict[str, Any]]
-) -> str:
-    """Judge a difference by the spread over seeds that studies found on both sides, if they did.
-
-    Two single runs differ by chance by sqrt(s₁² + s₂²), times Student's quantile.
+    Two single runs differ by chance by up to Student's quantile times sqrt(s₁² + s₂²).
     """
-    sides = [list(over_seeds(model, params, trials).values()) for params in (there, here)]
     n = min(len(accuracies) for accuracies in sides)
     if n < 2:
         return ""
-    spread = sum(np.var(accuracies, ddof=1) for accuracies in sides) ** 0.5
+    spread = sum(np.var([*accuracies.values()], ddof=1) for accuracies in sides) ** 0.5
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread
-    beyond = "beyond" if abs(difference) > reach else "within"
-    return f"{beyond} the seeds' spread, ±{reach:.2%} (study, n = {n})"
+    word = "significant" if abs(difference) > reach else "not significant"
+    return f"{word} (seeds: ±{100 * reach:.2f} points, n = {n})"
 
 
-def recorded_trials() -> list[dict[str, Any]]:
-    """Return the trials of all studies that are on disk."""
-    paths = sorted(TRIALS.glob("[!.]*.json"))  # with a dot: what a kill left half written
-    return [read_json(path) for path in paths]
-
-
-def over_seeds(
-    model: str, params: dict[str, Any], trials: list[dict[str, Any]]
-) -> dict[int, float]:
-    """Return, by seed, the test accuracies of the trials of a model with these settings.
-
-    They may differ in the seed, the threads and the sections of other models. An ensemble has none.
-    """
-    if model not in model_names():
-        return {}
-    try:
-        wanted = settled(model, parse_params(params).model_dump())
-    except StageError:  # parameters of another day
-        return {}
-    found = {}
-    for trial in trials:
-        job, result = trial["job"], trial["result"]
-        if (
-            job["model"] == model
-            and "accuracy" in result
-            and settled(model, job["params"]) == wanted
-        ):
-            found[job["params"]["seed"]] = result["accuracy"]
-    return found
-
-
-def settled(model: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a run's parameters a model's accuracy follows from, but for luck."""
-    train = {key: value for key, value in params["train"].items() if key != "threads"}
-    shared = {key: params[key] for key in ("dataset", "prepare", "epochs")}
-    return shared | {"train": train, "section": params[model]}
-
-
-def by_mcnemar(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:
-    """Judge a difference by McNemar's exact test on the test images (one seed each)."""
+def by_images(old: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> str:
+    """Judge a difference by McNemar's exact test on the paired test images."""
     pairs = [
-        (a["actual"] == a["predicted"], b["actual"] == b["predicted"])
-        for a, b in zip(old, new, strict=True)
+        tuple(guess["actual"] == guess["predicted"] for guess in pair)
+        for pair in zip(old, new, strict=True)
     ]
     lost, won = pairs.count((True, False)), pairs.count((False, True))
     p = mcnemar(won, lost)
-    beyond = "beyond" if p < SIGNIFICANT else "within"
-    return f"{beyond} chance on these images (McNemar p = {p:.2g}, +{won} −{lost}; one seed)"
+    word = "significant" if p < SIGNIFICANT else "not significant"
+    return f"{word} (test images: {p_text(p)}, +{won} −{lost})"
 
 
-def missed_targets(params: dict[str, Any]) -> list[str]:
-    """Return a sentence for each model whose test accuracy is below its target."""
-    if not Path(EVALUATION).exists():
-        return []
-    evaluation = json.loads(Path(EVALUATION).read_text(encoding="utf-8"))
+def recorded_trials() -> list[dict[str, Any]]:
+    """Return the recorded trials of the latest training code that were scored on the test set."""
+    trials = [read_json(path) for path in sorted(TRIALS.glob("[!.]*.json"))]  # .*: incomplete
+    versions = [trial["job"].get("results_version", 1) for trial in trials]
     return [
-        f"{model}: {evaluation[model]['accuracy']:.2%}, target {target.accuracy:.2%}"
-        for target in read_entries(TARGETS, Target)
-        if (target.dataset, target.epochs) == (params["dataset"], params["epochs"])
-        and (model := target.model) in evaluation
-        and evaluation[model]["accuracy"] < target.accuracy
+        trial
+        for trial, version in zip(trials, versions, strict=True)
+        if version == max(versions) and "accuracy" in trial["result"]
     ]
+
+
+def accuracies_by_seed(
+    model: str, files: Files, trials: Sequence[Mapping[str, Any]]
+) -> dict[int, float]:
+    """Return {seed: test accuracy} of the trials with a run's settings and library versions."""
+    timing = files.get(f"metrics/timing/{model}.json")
+    if not timing:
+        return {}
+    try:
+        wanted = comparable(model, parse_params(files[PARAMS]).model_dump())
+    except StageError:  # from a time when params.yaml had other keys
+        return {}
+    return {
+        job["params"]["seed"]: trial["result"]["accuracy"]
+        for trial in trials
+        if (job := trial["job"])["model"] == model
+        and job["libraries"].items() <= timing["versions"].items()
+        and comparable(model, job["params"]) == wanted
+    }
+
+
+def comparable(model: str, params: Mapping[str, Any]) -> list[Any]:
+    """Return the parameters that determine a model's accuracy, without seed and threads."""
+    train = {key: value for key, value in params["train"].items() if key != "threads"}
+    return [train, *(params[key] for key in ("dataset", "prepare", "epochs", model))]
+
+
+def missed_targets(files: Files) -> list[str]:
+    """Return one sentence for each model whose test accuracy is below its target."""
+    rows = [
+        {"model": model, "epochs": training["epochs"], "test_accuracy": tested["accuracy"]}
+        for model, tested in files.get(EVALUATION, {}).items()
+        if (training := files.get(f"metrics/train/{model}.json"))
+    ]
+    return missed(files[PARAMS]["dataset"], rows)
 
 
 # --- curves -------------------------------------------------------------------------------
 
 
-def plots(commit: str) -> dict[str, Any]:
-    """Return DVC's plots of both revisions: `{name: [{"content": …}]}`."""
-    done = dvc("plots", "diff", commit, "--targets", *CURVES, "--json")
-    if done.returncode:
-        raise StageError(f"dvc plots diff: {' '.join(done.stderr.split())}")
-    return json.loads(done.stdout)["data"]
-
-
-def draw_curves(data: dict[str, Any], path: Path) -> None:
-    """Draw the models' curves: the base dashed and grey, the work tree in colour on top."""
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "review"  # equal curves, equal bytes
-    import matplotlib.pyplot as plt
-
-    values = {name: data[name][0]["content"]["data"]["values"] for name in CURVES if data.get(name)}
-    files = list(dict.fromkeys(row["filename"] for rows in values.values() for row in rows))
-    if not files:
-        return
-    figure, grid = plt.subplots(
-        len(values), len(files), figsize=(3.2 * len(files), 2.4 * len(values)),
-        sharex="col", sharey="row", squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes_row, (name, rows) in zip(grid, values.items(), strict=True):
-        column = name.replace("validation", "val")
-        for axes, file in zip(axes_row, files, strict=True):
-            for here, style in (
-                (False, {"color": "0.5", "ls": "--"}),
-                (True, {"color": "#0072B2"}),
-            ):
-                points = [
-                    (int(row["epoch"]), float(row[column]))
-                    for row in rows
-                    if row["filename"] == file and (row["rev"] == "workspace") is here
-                ]
-                if points:
-                    label = "here" if here else "base"
-                    axes.plot(*zip(*points, strict=True), marker=".", label=label, **style)
-            axes.set_title(Path(file).stem)
-            axes.xaxis.get_major_locator().set_params(integer=True)  # epochs
-        axes_row[0].set_ylabel(name.replace("_", " "))
-    grid[0][0].legend()
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+def draw_curves(before: Files, after: Files) -> None:
+    """Draw the validation curves of each model: the base dashed and grey, the work tree on top."""
+    styles = {"base": {"color": drawing.NEUTRAL, "ls": "--"}, "here": drawing.look("", [""])}
+    models = after.get(EVALUATION, {}) | before.get(EVALUATION, {})
+    names = [f"plots/history/{model}.csv" for model in models]
+    histories = [name for name in names if name in after or name in before]
+    panels = {
+        f"{Path(name).stem}: {title}": {
+            label: (
+                [int(row["epoch"]) for row in side[name]],
+                [float(row[column]) for row in side[name]],
+                style,
+            )
+            for (label, style), side in zip(styles.items(), (before, after), strict=True)
+            if name in side
+        }
+        for column, title in CURVES.items()
+        for name in histories
+    }
+    with drawing.styled():
+        figure = drawing.curves(panels, columns=len(histories))
+        write_bytes(OUT / "curves.svg", drawing.as_svg_file(figure))
 
 
 if __name__ == "__main__":

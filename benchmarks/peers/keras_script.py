@@ -1,10 +1,10 @@
-"""What a user would write in Keras: `model.fit` on arrays, the defaults for the rest.
+"""Train as a user would with plain Keras: `model.fit` on arrays, and defaults for the rest.
 
     python benchmarks/peers/keras_script.py cnn data/prepared
 
-Layers are those of params.yaml (`bench.py` gives its batch and dropout), the optimizer is Adam as
-Keras has it; no image is augmented. Prints a JSON object: the seconds of each epoch
-with its validation, the first ones apart, which only build the graph.
+The layers are those of params.yaml, whose batch size and dropout `bench.py` passes; the optimizer
+is Keras's default Adam, without augmentation. Prints a JSON object with the seconds of each epoch,
+validation included. A warm-up builds the graph first.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from keras import layers
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
-parser.add_argument("folder", help="of the prepared arrays")
+parser.add_argument("folder", help="folder of the prepared arrays")
 parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
@@ -82,17 +82,9 @@ epochs = []
 for _ in range(arguments.epochs):
     started = time.perf_counter()
     history = model.fit(
-        x_train,
-        y_train,
-        batch_size=arguments.batch,
-        validation_data=(x_val, y_val),
-        verbose=0,
+        x_train, y_train, batch_size=arguments.batch, validation_data=(x_val, y_val), verbose=0
     ).history
-    epochs.append(
-        {
-            "seconds": time.perf_counter() - started,
-            "loss": history["loss"][0],
-            "val_accuracy": history["val_accuracy"][0],
-        }
-    )
+    seconds = time.perf_counter() - started
+    last = {key: history[key][0] for key in ("loss", "val_accuracy")}
+    epochs.append({"seconds": seconds} | last)
 print(json.dumps({"epochs": epochs, "examples": n, "parameters": model.count_params()}))

@@ -1,10 +1,10 @@
-"""The same in PyTorch: eager mode, channels-last, its fused `nn.LSTM`; bfloat16 by autocast.
+"""Train in PyTorch: eager mode, channels-last, its fused `nn.LSTM`, bfloat16 by autocast.
 
     python benchmarks/peers/torch_script.py cnn data/prepared
 
-Layers are those of params.yaml (`bench.py` gives its batch and dropout), the optimizer is Adam as
-PyTorch has it; no image is augmented. Prints a JSON object: the seconds of each epoch
-with its validation, the first steps apart, which warm up.
+The layers are those of params.yaml, whose batch size and dropout `bench.py` passes; the optimizer
+is PyTorch's default Adam, without augmentation. Prints a JSON object with the seconds of each
+epoch, validation included. Some steps warm up first.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch import nn
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model", choices=["cnn", "lstm", "hybrid"])
-parser.add_argument("folder", help="of the prepared arrays")
+parser.add_argument("folder", help="folder of the prepared arrays")
 parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
@@ -28,7 +28,7 @@ torch.manual_seed(1)
 
 
 def load(part):
-    """Return images, float32 (n, 1, height, width) in channels-last order, and labels."""
+    """Return images, float32 (n, 1, height, width) in channels-last memory order, and labels."""
     x = np.load(f"{arguments.folder}/x_{part}.npy")
     y = np.load(f"{arguments.folder}/y_{part}.npy").astype("int64")
     n = round(len(x) * arguments.fraction) if part == "train" else len(x)
@@ -48,7 +48,7 @@ def convolutions():
 
 
 class LastStep(nn.Module):
-    """An LSTM over the rows of (n, channels, height, width), of which the last step is kept."""
+    """The last output of an LSTM that reads the rows of (n, channels, height, width) as steps."""
 
     def __init__(self, features, units):
         super().__init__()
@@ -116,12 +116,5 @@ for _ in range(arguments.epochs):
     val_accuracy = accuracy(x_val, y_val)
     seconds = time.perf_counter() - started
     epochs.append({"seconds": seconds, "loss": loss, "val_accuracy": val_accuracy})
-print(
-    json.dumps(
-        {
-            "epochs": epochs,
-            "examples": len(y_train),
-            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        }
-    )
-)
+parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+print(json.dumps({"epochs": epochs, "examples": len(y_train), "parameters": parameters}))

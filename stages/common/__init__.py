@@ -1,1 +1,1 @@
-"""Parameters, files, arrays, dotted settings, and how commands end."""
+"""Code that every command uses: parameters, files, arrays, dotted settings, errors."""

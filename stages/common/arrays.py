@@ -1,4 +1,4 @@
-"""Read the arrays that `prepare` wrote, memory-mapped instead of copied."""
+"""Read the arrays that `prepare` wrote, and write arrays."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PREPARED = Path("data/prepared")
 
 @dataclass
 class Arrays:
-    """One part of the data: images `x`, uint8 (n, height, width, channels); labels `y` (n,).
+    """Images `x`, uint8 (n, height, width, channels), and labels `y` (n,) of one part of the data.
 
-    `x` may be memory-mapped.
+    `x` may be memory-mapped: its pages are read from the file when they are needed.
     """
 
     x: np.ndarray
     y: np.ndarray
 
     def release(self) -> None:
-        """Let the system drop the mapped pages read so far. They stay in its file cache.
+        """Let the system drop the mapped pages read so far; they stay in its file cache.
 
         Linux reads ahead, so without this the resident memory grows to the whole file.
         """
@@ -37,12 +37,12 @@ class Arrays:
 
 
 def read_manifest(folder: Path = PREPARED) -> dict[str, Any]:
-    """Return `prepare`'s manifest: dataset name, image shape, class names, counts, digests."""
+    """Return the manifest of the prepared data, as made by `stages.datasets.splits.manifest`."""
     return read_json(folder / "manifest.json")
 
 
 def read_split(part: str, folder: Path = PREPARED) -> Arrays:
-    """Return the part ``train``, ``val`` or ``test`` of the prepared data.
+    """Return ``train``, ``val`` or ``test`` of the prepared data; the images are memory-mapped.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_split(part: str, folder: Path = PREPARED) -> Arrays:
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
-    """Return a stored array. A missing or damaged file raises StageError."""
+    """Return the array in an `.npy` file. A missing or damaged file raises StageError."""
     try:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""How a command ends: in one line for a user's mistake, for a system error, and after Ctrl-C."""
+"""End a command with one line: after a user's mistake, a system error, or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 
 FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
-LITTLE = 2**24  # bytes of free disk space below which a failed write means a full disk
-LONGEST = 1000  # characters of a message
+NEARLY_FULL = 2**24  # bytes of free disk space below which a failed write means a full disk
+MAX_MESSAGE = 1000  # characters
 INTERRUPTED = 130  # exit status after Ctrl-C (128 + SIGINT)
 RESUME = (
     "interrupted; run the same command again to continue. `dvc repro` keeps finished stages, and "
@@ -30,19 +30,20 @@ class StageError(Exception):
 
 
 def one_line(error: object) -> str:
-    """Return the text of an error as one printable line of at most `LONGEST` characters.
+    """Return the text of an error as one printable line of at most `MAX_MESSAGE` characters.
 
     Messages quote file names and file contents, which may contain anything: runs of white space
     become one space, and unprintable characters become escapes.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], resume: str = RESUME) -> None:
     """Call `main`. End with one line and exit status 1 on a `StageError` or a system error.
 
+    After Ctrl-C the line is `resume`, which says what is kept and how to continue.
     Characters that the terminal's encoding lacks are printed as escapes.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -56,13 +57,14 @@ def run(main: Callable[[], None]) -> None:
         hint = "; the disk is full" if disk_is_full(error) else ""
         sys.exit(f"error: {one_line(f'{where}{error.strerror or error}{hint}')}")
     except KeyboardInterrupt:
-        print(RESUME, file=sys.stderr)
+        print(resume, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
 def disk_is_full(error: OSError) -> bool:
-    """Return whether `error` comes from a full disk. NumPy and HDF5 raise it without an errno."""
-    return error.errno in FULL or (error.errno is None and shutil.disk_usage(".").free < LITTLE)
+    """Return whether a full disk caused `error`. NumPy and HDF5 raise it without an errno."""
+    nearly_full = shutil.disk_usage(".").free < NEARLY_FULL
+    return error.errno in FULL or (error.errno is None and nearly_full)
 
 
 def handle_ctrl_c() -> None:
@@ -79,11 +81,15 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt inside `run`; otherwise end the process at once.
 
     During an import an exception can get lost: Python ignores exceptions in import callbacks, and
-    libraries turn them into an ImportError or take them for a missing optional dependency.
+    libraries mistake them for a missing optional dependency.
     """
-    while frame and not frame.f_code.co_filename.startswith(IMPORTING):
+    importing, resume = False, RESUME
+    while frame:
+        importing |= frame.f_code.co_filename.startswith(IMPORTING)
         if frame.f_code is run.__code__:
-            raise KeyboardInterrupt
+            if not importing:
+                raise KeyboardInterrupt
+            resume = frame.f_locals["resume"]
         frame = frame.f_back
-    os.write(sys.__stderr__.fileno(), f"{RESUME}\n".encode())
+    os.write(sys.__stderr__.fileno(), f"{resume}\n".encode())
     os._exit(INTERRUPTED)

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,69 +23,62 @@ RERUN = "delete it and run `dvc repro`"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds.
+    """Yield a temporary path to write to; rename it to `path` if the block succeeds.
 
     Readers see the old file or the new file, never a partial one, even after a power cut.
-    Temporary files that killed processes left behind are removed.
     """
     if not path.parent.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         sync(path.parent.parent)
-    remove_leftovers(path.parent, f".{path.stem}-", path.suffix)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with holding(temporary):
-            yield temporary
-            sync(temporary)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-            sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with temporary_folder(path.parent, f".{path.name}-") as folder:
+        temporary = folder / path.name
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
 
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yield a new folder in `parent` and remove it at the end, with those of killed processes."""
+    """Yield a new folder in `parent`; remove it at the end, with those of killed processes."""
     parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(parent, prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, holding(Path(folder)):
+    with ExitStack() as stack:
+        with holding(parent, wait=True):  # so that nobody removes the folder before it is locked
+            remove_leftovers(parent, prefix)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=parent))
+            stack.enter_context(holding(Path(folder)))
         yield Path(folder)
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[bool]:
-    """Lock `path` during the block. Yield False if another process holds the lock.
+def holding(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Lock `path` during the block. Without `wait`, yield False if another process holds the lock.
 
-    The system releases the lock when a process ends or is killed, so an unlocked temporary file
+    The system releases the lock when a process ends or is killed, so an unlocked temporary folder
     belongs to nobody.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
         held = False
         with suppress(OSError):  # held by another process, or a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True
         yield held
     finally:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path, prefix: str, suffix: str = "") -> None:
-    """Remove temporary files and folders that no running process has locked."""
-    name = re.compile(re.escape(prefix) + "[a-z0-9_]{8}" + re.escape(suffix))
-    for path in [path for path in folder.iterdir() if name.fullmatch(path.name)]:
+def remove_leftovers(parent: Path, prefix: str) -> None:
+    """Remove the temporary folders that no running process has locked."""
+    name = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")
+    for path in [path for path in parent.iterdir() if name.fullmatch(path.name)]:
         with suppress(OSError), holding(path) as free:
-            if free and path.is_dir():
+            if free:
                 shutil.rmtree(path)
-            elif free:
-                path.unlink()
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Wait until a file's content, or the list of names in a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -109,13 +102,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON. NaN and infinity raise ValueError."""
+    """Write `value` as indented JSON, atomically. NaN and infinity raise ValueError."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. A missing or damaged file raises StageError."""
+    """Return the value in a JSON file. A missing or damaged file raises StageError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -125,7 +118,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `rows`, mappings with equal keys, as a CSV file with a header."""
+    """Write mappings with equal keys as the rows of a CSV file, atomically."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -133,7 +126,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a CSV file as mappings. A missing or damaged file raises StageError."""
+    """Return the rows of a CSV file as mappings. A missing or damaged file raises StageError."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             text = file.read()

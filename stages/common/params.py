@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +21,7 @@ from pydantic import (
     ValidationError,
     create_model,
 )
+from ruamel.yaml import YAML
 
 from stages.common.cli import StageError, one_line
 
@@ -32,28 +30,46 @@ DATASETS = ("mnist", "fashion_mnist", "digits")
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 ENSEMBLE = "ensemble"  # the mean of the models' probabilities; reported next to the models
 MAX_SIZE = 2**16  # bytes of a YAML file; the committed params.yaml has 4,300
-NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+UNDO = "fix it, or undo all changes of the file with `git checkout params.yaml`"
 
 
-def _number(value: Any) -> Any:
-    """Convert text such as `1e-05`, which DVC writes and PyYAML reads as text, to a number."""
-    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
+def _whole(value: Any) -> Any:
+    """Read `2.0` as the whole number 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _dataset(value: str) -> str:
-    if value not in DATASETS and not value.endswith(".npz"):
+def _name(value: Any) -> Any:
+    """Read names in any case, with `-` or `_`: `Adam`, `One-Cycle`."""
+    return value.lower().replace("-", "_") if isinstance(value, str) else value
+
+
+def _dataset(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if _name(value) in DATASETS:
+        return _name(value)
+    if not value.endswith(".npz"):
         raise ValueError(f"it should be {', '.join(DATASETS)} or the path of an .npz file")
     return value
 
 
-Float = Annotated[float, BeforeValidator(_number)]
-NonNegative = Annotated[Float, Field(ge=0)]
-Fraction = Annotated[Float, Field(ge=0, lt=1)]
-Inside = Annotated[Float, Field(gt=0, lt=1)]
-Limited = Annotated[int, Field(ge=0, le=10**6)]  # larger values are typing errors and overflow
-Count = Annotated[Limited, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Counts = Annotated[list[Count], Field(min_length=1)]
+def _list(value: Any) -> Any:
+    """Read a single number as a list of one."""
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+NonNegative = Annotated[float, Field(ge=0, examples=[0.1])]
+Fraction = Annotated[float, Field(ge=0, lt=1, examples=[0.3])]
+Inside = Annotated[float, Field(gt=0, lt=1, examples=[0.1])]
+Positive = Annotated[float, Field(gt=0, examples=[0.001])]
+Degrees = Annotated[float, Field(ge=0, le=180, examples=[10.0])]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Limited = Annotated[Whole, Field(ge=0, le=10**6, examples=[2])]  # larger values are typing errors
+Count = Annotated[Whole, Field(ge=1, le=10**6, examples=[10])]
+Seed = Annotated[Whole, Field(ge=0, lt=2**31, examples=[1])]
+Counts = Annotated[list[Count], BeforeValidator(_list), Field(min_length=1, examples=["[32,64]"])]
+Flag = Annotated[bool, Field(examples=["true"])]
+Name = BeforeValidator(_name)
 
 
 class Section(BaseModel):
@@ -73,12 +89,12 @@ class Train(Section):
     """The section `train`: settings shared by all models."""
 
     batch_size: Count
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"]
+    optimizer: Annotated[Literal["adam", "adamw", "rmsprop", "sgd"], Name]
     momentum: Fraction
-    schedule: Literal["constant", "cosine", "one_cycle"]
+    schedule: Annotated[Literal["constant", "cosine", "one_cycle"], Name]
     warmup: Inside
     clip_norm: NonNegative
-    precision: Literal["float32", "mixed_bfloat16"]
+    precision: Annotated[Literal["float32", "mixed_bfloat16"], Name]
     early_stopping: Limited
     threads: Limited
 
@@ -88,13 +104,13 @@ class Model(Section):
 
     dense: Limited
     dropout: Fraction
-    learning_rate: Annotated[Float, Field(gt=0)]
+    learning_rate: Positive
     weight_decay: NonNegative
     label_smoothing: Fraction
     shift: Limited
-    rotation: Annotated[Float, Field(ge=0, le=180)]
+    rotation: Degrees
     zoom: Fraction
-    flip: bool
+    flip: Flag
 
 
 class Convolutional(Section):
@@ -102,8 +118,8 @@ class Convolutional(Section):
 
     filters: Counts
     kernel_size: Count
-    padding: Literal["valid", "same"]
-    batch_norm: bool
+    padding: Annotated[Literal["valid", "same"], Name]
+    batch_norm: Flag
     batch_norm_momentum: Inside
 
 
@@ -111,13 +127,13 @@ class Recurrent(Section):
     """Keys of the LSTM layers."""
 
     units: Counts
-    bidirectional: bool
+    bidirectional: Flag
 
 
 class Params(Section):
     """All of `params.yaml`. `params_class` adds one section per model."""
 
-    dataset: Annotated[str, AfterValidator(_dataset)]
+    dataset: Annotated[str, BeforeValidator(_dataset)]
     epochs: Count
     seed: Seed
     prepare: Prepare
@@ -181,9 +197,23 @@ def _first_problem(error: ValidationError, kind: type[Params]) -> str:
     if first["type"] == "missing":
         return f"key {key!r} is missing{more}"
     reason = first["msg"].removeprefix("Value error, ")
-    if reason.startswith(("Input should", "List should")):
-        reason = f"it {reason.split(' ', 1)[1]}"
-    return f"{key} is {_shortened(first['input'])}; {reason}{more}"
+    if reason.startswith(("Input should", "List should", "Value should")):
+        reason = f"it {reason.split(' ', 1)[1].removesuffix(' after validation, not 0')}"
+    example = _example(kind, first["loc"])
+    return f"{key} is {_shortened(first['input'])}; {reason}{example}{more}"
+
+
+def _example(kind: type[Section], location: tuple[str | int, ...]) -> str:
+    """Return `, for example KEY=VALUE` for the parameter at `location`, if it has an example."""
+    section, keys = kind, []
+    for part in location:
+        field = section.model_fields[part]
+        keys.append(part)
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            examples = field.examples
+            return f", for example {'.'.join(keys)}={examples[0]}" if examples else ""
+    return ""
 
 
 def _shortened(value: Any) -> str:
@@ -194,30 +224,17 @@ def _shortened(value: Any) -> str:
         return "a number too long to show"
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without duplicate keys, and without aliases that expand to large documents."""
-
-    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
-        alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if alias and not isinstance(node, yaml.ScalarNode):
-            raise yaml.YAMLError("an alias (*) may refer to a single value only")
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.YAMLError(f"a key appears twice, {node.start_mark}")
-        return mapping
-
-
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`. Any problem raises StageError with one line."""
-    return parse_params(read_yaml(path, "run this command in the repository's root folder"))
+    document = read_yaml(path, "run this command in the repository's root folder")
+    try:
+        return parse_params(document)
+    except StageError as error:
+        raise StageError(f"{error}; {UNDO}") from None
 
 
 def read_yaml(path: Path, hint: str = "") -> Any:
-    """Read a small YAML file.
+    """Read a small YAML file as DVC does (YAML 1.2): `010` is 10, `yes` is text, `1e-05` a number.
 
     Raises
     ------
@@ -233,6 +250,8 @@ def read_yaml(path: Path, hint: str = "") -> Any:
     if len(content) > MAX_SIZE:
         raise StageError(f"{path} is larger than {MAX_SIZE // 1024} KiB, too large for settings")
     try:
-        return yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 -- a SafeLoader
-    except Exception as error:  # PyYAML's constructors raise many types, e.g. on `!!int ""`
-        raise StageError(f"{path} is not YAML: {one_line(error)}") from None
+        return YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+    except Exception as error:  # its constructors raise many types, e.g. on `!!int ""`
+        mark = getattr(error, "problem_mark", None)
+        reason = f"{error.problem} (line {mark.line + 1})" if mark else one_line(error)
+        raise StageError(f"{path} is not YAML: {reason}") from None

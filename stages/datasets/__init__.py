@@ -1,1 +1,1 @@
-"""Datasets: where they come from, checks, and splits."""
+"""Load, check and split datasets."""

@@ -22,7 +22,7 @@ def load_dataset(name: str) -> Dataset:
     Raises
     ------
     StageError
-        The data are missing, damaged or not what they should be. No file is changed.
+        The data are missing, damaged or not as expected. Existing files are not changed.
     """
     if name == "digits":
         return load_digits()

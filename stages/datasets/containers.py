@@ -1,4 +1,4 @@
-"""Read array files of unknown origin: IDX and `.npz`, without unpickling, within a size limit."""
+"""Read IDX and `.npz` files of unknown origin, without unpickling and within a size limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ARRAYS = 3 * 2**28  # bytes of all arrays of a file together; splitting need
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read a gzipped IDX file of uint8 (format: yann.lecun.com/exdb/mnist).
+    """Return the array in a gzipped IDX file of uint8 (format: yann.lecun.com/exdb/mnist).
 
     Returns
     -------
@@ -49,12 +49,13 @@ def read_idx(path: Path) -> np.ndarray:
 def read_npz(
     path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-    """Read named arrays of an `.npz`, without unpickling.
+    """Return the named arrays of an `.npz` file, without unpickling.
 
     Raises
     ------
     StageError
-        The file or an array is missing, damaged or pickled, or the arrays exceed `MAX_ARRAYS`.
+        The file or a required array is missing, damaged or pickled, or the arrays exceed
+        `MAX_ARRAYS`.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -81,7 +82,7 @@ def read_npz(
 
 
 def _read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
-    """Read an `.npy` of `size` bytes. Allocate memory only after its header has been checked."""
+    """Return the array in an `.npy` of `size` bytes. Check its header before allocating memory."""
     try:
         with warnings.catch_warnings(action="ignore"):  # about headers written by Python 2
             version = np.lib.format.read_magic(file)

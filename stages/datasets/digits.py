@@ -1,4 +1,4 @@
-"""The handwritten digits inside scikit-learn, in MNIST's format. They need no download."""
+"""Load scikit-learn's handwritten digits in MNIST's format, without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The common form of every dataset."""
+"""The class `Dataset`, which every loader returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ SPLIT_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images `x`, uint8 (n, height, width, channels), and labels `y`, int32 (n,), from 0."""
+    """A training and a test set.
+
+    Images `x` are uint8 (n, height, width, channels). Labels `y` are int32 (n,), from 0.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray

@@ -1,4 +1,4 @@
-"""A user's own data, in an `.npz` file."""
+"""Load and check a user's own data from an `.npz` file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ JOINERS = {0x200C: None, 0x200D: None}  # unprintable, but part of Persian, Hind
 
 
 def load_npz(path: Path) -> Dataset:
-    """Load and check the arrays of a user's `.npz` file.
+    """Return the dataset in a user's `.npz` file.
 
     Images are integers in 0..255 of shape (n, height, width) or (n, height, width, 1 or 3). Labels
-    are integers from 0; each class needs a training image.
+    are integers from 0. Each class needs a training image. Classes without names are numbered.
 
     Raises
     ------
     StageError
-        One line that says what is wrong with which array.
+        The file, or one of its arrays, is missing, damaged or not as described here.
     """
     arrays = read_npz(path, SPLIT_ARRAYS, optional=("class_names",))
     x_train, y_train = _images(arrays, "x_train", path), _labels(arrays, "y_train", path)
@@ -83,6 +83,7 @@ def _class_names(names: np.ndarray, y_train: np.ndarray, path: Path) -> tuple[st
 
 
 def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
+    """Return an array of images as uint8 (n, height, width, channels), checked."""
     x = arrays[key]
     if x.ndim == 3:
         x = x[..., None]
@@ -97,6 +98,7 @@ def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
 
 
 def _labels(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
+    """Return an array of labels as int32 (n,), checked."""
     y = arrays[key]
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

@@ -1,11 +1,12 @@
-"""MNIST and Fashion-MNIST: downloaded to Keras's cache folder and verified by checksum.
+"""Load MNIST and Fashion-MNIST from Keras's cache folder; download missing files.
 
-Whatever the file format, the decoded arrays must have the SHA-256 listed here.
+The decoded arrays must have the SHA-256 listed here, whatever the file format.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,10 @@ from stages.datasets.containers import read_idx, read_npz
 from stages.datasets.labelled_images import SPLIT_ARRAYS, Dataset
 
 HOST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # Keras's own mirror
+CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 ATTEMPTS = 3
 TIMEOUT = 20  # seconds without receiving a byte
 
@@ -61,18 +66,7 @@ REMOTES = {
             "x_test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
             "y_test": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
         },
-        class_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        class_names=CLOTHES,
     ),
 }
 
@@ -84,13 +78,25 @@ def cache_folder() -> Path:
 
 
 def load_remote(remote: Remote) -> Dataset:
-    """Load a published dataset from the cache; download missing files first."""
+    """Return a published dataset from the cache. Download missing files first.
+
+    Raises
+    ------
+    StageError
+        A download fails, or a file is damaged or not the published data.
+    """
     arrays = {}
     for path, file_name in remote.files.items():
         cached = cache_folder() / path
         if not cached.exists():
             download(HOST + file_name, cached, partial(_verified, path=path, remote=remote))
-        arrays |= _verified(cached, path, remote)
+        try:
+            arrays |= _verified(cached, path, remote)
+        except StageError as error:
+            raise StageError(
+                f"{error}. The file was not changed: move it away to download it again, or use "
+                "dataset=digits"
+            ) from None
     return Dataset(
         x_train=arrays["x_train"][..., None],
         y_train=arrays["y_train"].astype(np.int32),
@@ -101,7 +107,7 @@ def load_remote(remote: Remote) -> Dataset:
 
 
 def _verified(file: Path, path: str, remote: Remote) -> dict[str, np.ndarray]:
-    """Decode `file`, the cache file `path` or its download, and verify the checksums."""
+    """Return the arrays in `file`, the download of `path`, after a check of their checksums."""
     if file.suffix == ".npz":
         arrays = read_npz(file, SPLIT_ARRAYS)
     else:
@@ -109,15 +115,12 @@ def _verified(file: Path, path: str, remote: Remote) -> dict[str, np.ndarray]:
         arrays = {key: read_idx(file)}
     for key, array in arrays.items():
         if array.dtype != np.uint8 or array_digest(array) != remote.sha256[key]:
-            raise StageError(
-                f"{file}: {key} differs from the published data (SHA-256). The file was not "
-                "changed: move it away to download it again, or use dataset=digits"
-            )
+            raise StageError(f"{file}: {key} differs from the published data (SHA-256)")
     return arrays
 
 
 def download(url: str, destination: Path, check: Callable[[Path], object]) -> None:
-    """Download `url` to `destination`, which appears only after `check` has accepted the file.
+    """Download `url` to `destination`. The file appears there only if `check` accepts it.
 
     Raises
     ------
@@ -131,17 +134,25 @@ def download(url: str, destination: Path, check: Callable[[Path], object]) -> No
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with replacing(destination) as part:
-                pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, str(part), None)
+                show_progress = sys.stderr.isatty()
+                pooch.HTTPDownloader(progressbar=show_progress, timeout=TIMEOUT)(url, part, None)
                 check(part)
             return
         except StageError as error:
-            raise StageError(f"the download of {url} is damaged ({error}); {by_hand}") from None
+            reason = str(error).replace(str(part), part.name)
+            raise StageError(f"the file at {url} fails its check ({reason}); {by_hand}") from None
         except requests.RequestException as error:
-            status = error.response.status_code if error.response is not None else 0
-            reason = f"the server answered {status}" if status else one_line(error)[:200]
+            status = 0
+            if error.response is not None:
+                status = error.response.status_code
+                error.response.close()  # pooch leaves it open
+            cause: BaseException = error
+            while cause.__context__:  # the first is short, for example "Connection refused"
+                cause = cause.__context__
+            reason = f"the server answered {status}" if status else one_line(cause)
             if 400 <= status < 500:
                 break
             if attempt < ATTEMPTS:
                 print(f"download failed ({reason}); trying again", flush=True)
                 sleep(2 ** (attempt - 1))
-    raise StageError(f"cannot download {url} ({reason}, attempt {attempt}); {by_hand}")
+    raise StageError(f"cannot download {url} ({reason}; tried {attempt}×); {by_hand}")

@@ -1,4 +1,4 @@
-"""Split off validation images, and describe the parts."""
+"""Split off validation images, and describe the parts in a manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from stages.datasets.labelled_images import Dataset
 def split(
     dataset: Dataset, val_fraction: float, split_seed: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return images and labels of ``train``, ``val`` and ``test``, in their original order.
+    """Split the training set, stratified by class, into training and validation part.
+
+    Returns
+    -------
+    dict
+        Images and labels of ``train``, ``val`` and ``test``, in their original order.
 
     Raises
     ------
@@ -33,8 +38,8 @@ def split(
         if (left == 0).any():
             rare = int(np.argmin(np.where(left == 0, counts, len(y))))
             raise StageError(
-                f"class {dataset.class_names[rare]!r} has only {counts[rare]} training images, too "
-                f"few to split at prepare.val_fraction={val_fraction}"
+                f"class {dataset.class_names[rare]!r} has too few training images "
+                f"({counts[rare]}) to split at prepare.val_fraction={val_fraction}"
             )
     train, val = np.sort(train), np.sort(val)
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from stages.common.cli import StageError
+
 if TYPE_CHECKING:
     import keras
 
@@ -28,6 +30,18 @@ def build(
     keras.Sequential
         Maps pixels in 0..255, (n, height, width, channels), to class probabilities, float32
         (n, num_classes).
+
+    Raises
+    ------
+    StageError
+        The image is too small for the model, or `load_model` would refuse the saved model.
     """
     module = importlib.import_module(f"stages.models.{name}")
-    return module.build(tuple(input_shape), num_classes, section)
+    model = module.build(tuple(input_shape), num_classes, section)
+    from stages.models.shared.safety import check_model
+
+    try:
+        check_model(model)
+    except ValueError as error:
+        raise StageError(f"the model {name} could not be loaded from its file: {error}") from None
+    return model

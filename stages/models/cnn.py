@@ -18,16 +18,11 @@ def build(input_shape: tuple[int, int, int], num_classes: int, p: Section) -> ke
     """Build the CNN; see `stages.models.build`."""
     from keras import layers
 
-    from stages.models.shared.blocks import (
-        convolution_blocks,
-        hidden_layer,
-        output_layer,
-        sequential,
-    )
+    from stages.models.shared import blocks
 
-    return sequential("cnn", input_shape, [
-        *convolution_blocks(input_shape, p, "cnn"),
+    return blocks.sequential("cnn", input_shape, [
+        *blocks.convolution_blocks(input_shape, p, "cnn"),
         layers.Flatten(),
-        *hidden_layer(p),
-        output_layer(num_classes),
+        *blocks.hidden_layer(p),
+        blocks.output_layer(num_classes),
     ])  # fmt: skip

@@ -18,21 +18,14 @@ def build(input_shape: tuple[int, int, int], num_classes: int, p: Section) -> ke
     """Build the hybrid; see `stages.models.build`."""
     from keras import layers
 
-    from stages.models.shared.blocks import (
-        convolution_blocks,
-        feature_map,
-        hidden_layer,
-        lstm_layers,
-        output_layer,
-        sequential,
-    )
+    from stages.models.shared import blocks
 
-    rows, columns = feature_map(input_shape, p, "hybrid")
-    return sequential("hybrid", input_shape, [
-        *convolution_blocks(input_shape, p, "hybrid"),
+    rows, columns = blocks.feature_map(input_shape, p, "hybrid")
+    return blocks.sequential("hybrid", input_shape, [
+        *blocks.convolution_blocks(input_shape, p, "hybrid"),
         layers.Reshape((rows, columns * p.filters[-1])),
-        *lstm_layers(p),
+        *blocks.lstm_layers(p),
         layers.Dropout(p.dropout),
-        *hidden_layer(p),
-        output_layer(num_classes),
+        *blocks.hidden_layer(p),
+        blocks.output_layer(num_classes),
     ])  # fmt: skip

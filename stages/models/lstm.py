@@ -18,13 +18,13 @@ def build(input_shape: tuple[int, int, int], num_classes: int, p: Section) -> ke
     """Build the LSTM; see `stages.models.build`."""
     from keras import layers
 
-    from stages.models.shared.blocks import hidden_layer, lstm_layers, output_layer, sequential
+    from stages.models.shared import blocks
 
     height, width, channels = input_shape
-    return sequential("lstm", input_shape, [
+    return blocks.sequential("lstm", input_shape, [
         layers.Reshape((height, width * channels)),
-        *lstm_layers(p),
+        *blocks.lstm_layers(p),
         layers.Dropout(p.dropout),
-        *hidden_layer(p),
-        output_layer(num_classes),
+        *blocks.hidden_layer(p),
+        blocks.output_layer(num_classes),
     ])  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.image import imsave
 
 from stages.common.files import read_csv, write_bytes
 from stages.common.params import ENSEMBLE
@@ -21,10 +22,13 @@ REACHED = 0.99  # of the last epoch's validation accuracy
 LEAST = ("train_loss", "val_loss", "test_loss", "train_seconds", "seconds_per_epoch", "errors",
          "parameters")  # fmt: skip
 MOST = ("train_accuracy", "val_accuracy", "test_accuracy", "images_per_second")
+COMMITTED = ("learning_curves", "per_class")  # figures that do not depend on measured time
+
+Table = Sequence[Mapping[str, str]]  # the rows of a CSV file
 
 
 def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return which single models lead each column; several share a tie."""
+    """Return the single models with the best value of each column. With a tie there are several."""
     models = [row for row in rows if row["model"] != ENSEMBLE]
     leaders = {}
     for column in (*LEAST, *MOST):
@@ -33,7 +37,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return leaders
 
 
-def learning(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def learning(history: Table) -> dict[str, Any]:
     """Return the last epoch's validation accuracy, and the first epoch at `REACHED` of it."""
     values = [float(row["val_accuracy"]) for row in history]
     first = next(i for i, value in enumerate(values) if value >= REACHED * values[-1])
@@ -41,11 +45,9 @@ def learning(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 
 
 def class_ranking(
-    scores: Mapping[str, Sequence[Mapping[str, str]]],
-    models: Sequence[str],
-    class_names: Sequence[str],
+    scores: Mapping[str, Table], models: Sequence[str], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the classes that the test set has, hardest first, with each model's accuracy."""
+    """Return the classes that have test images, hardest first, with each model's accuracy."""
     ranking = [
         {
             "name": class_name,
@@ -59,7 +61,7 @@ def class_ranking(
 
 
 def confident_mistakes(probabilities: np.ndarray, y_true: np.ndarray) -> list[int]:
-    """Return the images that a model was surest of and wrong about, the surest first."""
+    """Return the indices of the most confident mistakes, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != y_true)
     order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     return wrong[order][:MISTAKES].tolist()
@@ -72,12 +74,19 @@ def example(
     predictions: Mapping[str, np.ndarray],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
-    """Return one test image as a picture, with the probabilities that each model gives it."""
+    """Return test image `i` as a picture, with the likely classes and their probabilities by model.
+
+    Parameters
+    ----------
+    x, y
+        All test images, uint8 (n, height, width, channels), and their labels (n,).
+    predictions
+        Each model's probabilities, float (n, classes).
+    """
     true, charts = int(y[i]), {}
     for name, probabilities in predictions.items():
         row, guess = probabilities[i], int(probabilities[i].argmax())
-        likely = set(np.argsort(-row, kind="stable")[:BARS].tolist())
-        likely |= {true} if true not in likely else set()
+        likely = {true, *np.argsort(-row, kind="stable")[:BARS].tolist()}
         charts[name] = [
             {
                 "name": class_names[k],
@@ -93,41 +102,55 @@ def picture(pixels: np.ndarray) -> str:
     """Return an image, uint8 (height, width, 1 or 3), as a base64 PNG."""
     buffer = io.BytesIO()
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    figures.plt.imsave(buffer, shown, cmap="gray", vmin=0, vmax=255, format="png")
+    imsave(buffer, shown, cmap="gray", vmin=0, vmax=255, format="png")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw(rows, details, histories, scores, predictions, y_test, manifest) -> dict[str, Markup]:
-    """Draw every figure, save the PNGs, and return the SVGs for the page."""
-    class_names = manifest["class_names"]
-    intervals = {name: detail["accuracy_interval"] for name, detail in details.items()}
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    details: Mapping[str, Mapping[str, Any]],
+    histories: Mapping[str, Table],
+    scores: Mapping[str, Table],
+    predictions: Mapping[str, np.ndarray],
+    y_test: np.ndarray,
+    class_names: Sequence[str],
+) -> dict[str, Markup]:
+    """Draw all figures, save them as PNG in `plots/`, and return them as SVG for the page."""
     bins = {name: read_csv(Path(f"plots/calibration/{name}.csv")) for name in predictions}
     recalls = {name: [float(row["recall"]) for row in table] for name, table in scores.items()}
-    drawn = {}
+    costs = {
+        row["model"]: (
+            [row["train_seconds"]],
+            [row["test_accuracy"]],
+            [details[row["model"]]["accuracy_interval"]],
+            {"ls": "", "ms": 7} | figures.look(row["model"], [*predictions]),
+        )
+        for row in rows
+    }
     with figures.styled():
-        todo = {
-            "learning_curves": (lambda: figures.learning_curves(histories),
-                                "Learning curves: accuracy and loss against the epoch"),
-            "per_class": (lambda: figures.per_class(recalls, class_names),
-                          "Classes: accuracy of each model within each class"),
-            "calibration": (lambda: figures.reliability(bins),
+        drawn = {
+            "learning_curves": (figures.learning_curves(histories),
+                                "Learning curves: accuracy and loss per epoch"),
+            "per_class": (figures.per_class(recalls, class_names),
+                          "Classes: accuracy of each model per class"),
+            "calibration": (figures.reliability(bins),
                             "Calibration: accuracy against confidence"),
-            "cost": (lambda: figures.cost(rows, intervals),
-                     "Cost: test accuracy against seconds of training"),
+            "cost": (figures.cost(costs, "test accuracy"),
+                     "Cost: test accuracy against training time"),
         }  # fmt: skip
         for name, predicted in predictions.items():
             matrix = np.zeros((len(class_names),) * 2, dtype=int)
             np.add.at(matrix, (y_test, predicted.argmax(axis=1)), 1)
-            todo[f"confusion_{name}"] = (
-                lambda matrix=matrix: figures.confusion(matrix, class_names),
-                f"Confusion {name}: images of each actual class by the class predicted",
+            drawn[f"confusion_{name}"] = (
+                figures.confusion(matrix, class_names),
+                f"Confusion {name}: test images by true class and predicted class",
             )
-        for key, (make, title) in todo.items():
-            figure = make()
-            drawn[key] = Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
+        for key, (figure, _) in drawn.items():
             write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
-            if key in ("learning_curves", "per_class"):  # nothing in them depends on time
+            if key in COMMITTED:
                 small = figures.as_png(figure, figures.SMALL_DPI)
                 write_bytes(Path(f"plots/readme/{key}.png"), small)
-            figures.plt.close(figure)
-    return drawn
+        return {
+            key: Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
+            for key, (figure, title) in drawn.items()
+        }

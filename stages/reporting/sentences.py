@@ -1,4 +1,4 @@
-"""The report's first sentences, made from the figures and their tests."""
+"""Numbers as text, and the report's first sentences, which follow from the significance tests."""
 
 from __future__ import annotations
 
@@ -8,24 +8,43 @@ from typing import Any
 from stages.common.params import ENSEMBLE
 from stages.evaluation import SIGNIFICANT
 
+ACRONYM = 4  # letters; names up to this length are written in capitals: CNN, LSTM
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as `99.49 %`."""
+    return f"{100 * fraction:.2f} %"
+
+
+def in_percent(fraction: float | None) -> str:
+    """Return a fraction as `99.49`, for a table column with the unit in its heading."""
+    return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def points(difference: float) -> str:
+    """Return a difference of fractions in percentage points: `+0.24`, or `−0.24` (a true minus)."""
+    return f"{round(100 * difference, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0: no −0.00
+
 
 def p_text(p: float) -> str:
     """Return `p = 0.41` or `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
 
 
-def listing(names: Sequence[str]) -> str:
-    """Return `the a, the b and the c`."""
-    named = [f"the {name}" for name in names]
-    return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+def counted(n: int, noun: str) -> str:
+    """Return `1 error` or `2 errors`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+def joined(parts: Sequence[str], last: str = "and") -> str:
+    """Return `a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"
 
 
-def errors(n: int) -> str:
-    return "1 error" if n == 1 else f"{n} errors"
+def listing(names: Sequence[str], last: str = "and", article: str = "the ") -> str:
+    """Return models as `the CNN, the LSTM and the hybrid`."""
+    shown = [name.upper() if len(name) <= ACRONYM else name for name in names]
+    return joined([f"{article}{name}" for name in shown], last)
 
 
 def verdict(
@@ -33,7 +52,7 @@ def verdict(
     comparisons: Sequence[Mapping[str, Any]],
     images: int,
 ) -> list[str]:
-    """Return who won, by how much, and whether that is more than luck.
+    """Return sentences: which model is best, and which differences are significant.
 
     Parameters
     ----------
@@ -48,60 +67,69 @@ def verdict(
     p = {frozenset((row["a"], row["b"])): row["p_holm"] for row in comparisons}
     fewest = evaluation[models[0]]["errors"]
     best = [model for model in models if evaluation[model]["errors"] == fewest]
-    figures = f"{evaluation[best[0]]['accuracy']:.2%} ({errors(fewest)} in {images:,} images)"
-    if len(best) == 1:
-        sentences = [f"the {best[0]} has the highest test accuracy, {figures}"]
-    else:
-        sentences = [f"{listing(best)} share the highest test accuracy, {figures}"]
-    if len(models) > 1:
-        sentences.append(_told_apart(models, p))
+    verb = "has" if len(best) == 1 else "share"
+    accuracy = percent(evaluation[best[0]]["accuracy"])
+    sentences = [
+        f"{listing(best)} {verb} the highest test accuracy, {accuracy} "
+        f"({counted(fewest, 'error')} in {images:,} images)"
+    ]
+    if len(best) < len(models):
+        sentences.append(_against_others(best, models[len(best) :], p))
     if ENSEMBLE in evaluation:
         sentences.append(_ensemble(evaluation, models[0], p))
-    return [sentence(text) for text in sentences]
+    return [f"{text[0].upper()}{text[1:]}." for text in sentences]
 
 
-def _told_apart(models: Sequence[str], p: Mapping[frozenset[str], float]) -> str:
-    """Say which models the test set cannot tell from the best, and which those beat."""
-    best, others = models[0], models[1:]
-    alike = [name for name in others if p[frozenset((best, name))] >= SIGNIFICANT]
-    beaten = [name for name in others if name not in alike]
+def _against_others(
+    best: Sequence[str], others: Sequence[str], p: Mapping[frozenset[str], float]
+) -> str:
+    """Say which of the other models are significantly worse than the best, and which are not."""
+
+    def beats(winner: str, loser: str) -> bool:
+        return p[frozenset((winner, loser))] < SIGNIFICANT
+
+    alike = [name for name in others if not any(beats(winner, name) for winner in best)]
+    leading = [*best, *alike]
     parts = []
     if alike:
-        least = min(p[frozenset((best, name))] for name in alike)
-        several = "≥ " if len(alike) > 1 and least < 0.995 else ""
-        shown = p_text(least).replace("= ", several) if several else p_text(least)
-        parts.append(f"{listing([best])} is not distinguishable from {_or(alike)} "
-                     f"on this test set ({shown})")  # fmt: skip
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in beaten:
-        winners = [w for w in (best, *alike) if p[frozenset((w, name))] < SIGNIFICANT]
-        groups.setdefault(tuple(winners), []).append(name)
-    for winners, losers in groups.items():
-        largest = max(p[frozenset((w, name))] for w in winners for name in losers)
-        both = len(winners) == 2 and len(alike) == 1
-        verb = "beats" if len(winners) == 1 else "beat"
+        values = [p[frozenset((a, b))] for a in best for b in alike]
         parts.append(
-            f"{'both' if both else listing(winners)} {verb} {listing(losers)} ({p_text(largest)})"
+            f"{'it is' if len(best) == 1 else 'they are'} not significantly better than "
+            f"{listing(alike, 'or')} ({_bounded(min(values), len(values), '≥')})"
+        )
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in others:
+        if name not in alike:
+            winners = tuple(winner for winner in leading if beats(winner, name))
+            groups.setdefault(winners, []).append(name)
+    for winners, losers in groups.items():
+        subject = listing(winners)
+        if list(winners) == list(best):
+            subject = "it" if len(best) == 1 else "they"
+        elif len(winners) == len(leading):
+            subject = "both" if len(winners) == 2 else "all"
+        values = [p[frozenset((a, b))] for a in winners for b in losers]
+        parts.append(
+            f"{subject} {'beats' if len(winners) == 1 else 'beat'} {listing(losers)} "
+            f"({_bounded(max(values), len(values), '≤')})"
         )
     return "; ".join(parts)
 
 
-def _or(names: Sequence[str]) -> str:
-    return listing(names).replace(" and the ", " or the ")
+def _bounded(p: float, n: int, sign: str) -> str:
+    """Return a p-value, or the bound that it is for `n` p-values: `p ≤ 0.01`."""
+    return p_text(p).replace("=", sign) if n > 1 and p < 0.995 else p_text(p)
 
 
 def _ensemble(
     evaluation: Mapping[str, Mapping[str, Any]], best: str, p: Mapping[frozenset[str], float]
 ) -> str:
-    difference = evaluation[best]["errors"] - evaluation[ENSEMBLE]["errors"]
+    errors = evaluation[ENSEMBLE]["errors"]
+    difference = evaluation[best]["errors"] - errors
+    amount = f"{abs(difference)} {'fewer' if difference > 0 else 'more'} than"
     value = p[frozenset((ENSEMBLE, best))]
-    amount = (
-        f"{abs(difference)} {'fewer' if difference > 0 else 'more'} than the {best}"
-        if difference
-        else f"as many as the {best}"
-    )
-    judged = "more than luck" if value < SIGNIFICANT else "not distinguishable"
     return (
-        f"the mean of their probabilities makes {errors(evaluation[ENSEMBLE]['errors'])}, "
-        f"{amount} ({judged}, {p_text(value)})"
+        f"the ensemble (mean of their probabilities) makes {counted(errors, 'error')}, "
+        f"{amount if difference else 'as many as'} {listing([best])} "
+        f"({'significant' if value < SIGNIFICANT else 'not significant'}, {p_text(value)})"
     )

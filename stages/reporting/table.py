@@ -15,9 +15,10 @@ SUMMED = ("parameters", "train_seconds", "seconds_per_epoch")  # the ensemble's 
 
 
 def collect() -> list[dict[str, Any]]:
-    """Return one row per model and for the ensemble, from the metrics files.
+    """Return one row per model, and one for the ensemble, from the metrics files.
 
-    The ensemble's costs are the sums of its models' costs. Figures that it does not have are "".
+    Accuracies and F1 are fractions, losses are in nats, times in seconds. The ensemble's costs are
+    the sums of its models' costs. Figures that it does not have are "".
     """
     rows: list[dict[str, Any]] = []
     for name, tested in read_json(Path("metrics/evaluation.json")).items():
@@ -33,7 +34,7 @@ def collect() -> list[dict[str, Any]]:
 
 
 def training(name: str) -> dict[str, Any]:
-    """Return the training figures and costs of one model."""
+    """Return one model's training and validation figures, and the cost of its training."""
     train = read_json(Path(f"metrics/train/{name}.json"))
     timing = read_json(Path(f"metrics/timing/{name}.json"))
     return {
@@ -50,7 +51,7 @@ def training(name: str) -> dict[str, Any]:
 
 
 def sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the ensemble's costs from its models' rows."""
+    """Return the ensemble's costs: the sums of its models' costs."""
     epochs = {row["epochs"] for row in rows}
     columns = list(rows[0])[1 : list(rows[0]).index("test_accuracy")]
     row: dict[str, Any] = dict.fromkeys(columns, "")

@@ -1,6 +1,6 @@
-"""Targets and reported figures that results are compared with.
+"""Targets and reported figures to compare results with.
 
-Both are data: `studies/targets.yaml` and `studies/published.yaml`.
+Read from `studies/targets.yaml` and `studies/published.yaml`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.common.cli import StageError
 from stages.common.params import Count, Section, read_yaml
+from stages.reporting.sentences import percent
 
 PUBLISHED = Path("studies/published.yaml")
 TARGETS = Path("studies/targets.yaml")
@@ -21,7 +22,7 @@ Proportion = Annotated[float, Field(gt=0, le=1)]
 
 
 class Target(Section):
-    """A target for the test accuracy of a model after `epochs` epochs."""
+    """A target for a model's test accuracy after `epochs` epochs, meant for a mean over seeds."""
 
     dataset: str
     model: str
@@ -30,7 +31,7 @@ class Target(Section):
 
 
 class Published(Section):
-    """A test result that somebody reported. `epochs` is None if they did not state it."""
+    """A test result that somebody else reported. What they did not state is None."""
 
     dataset: str
     model: str
@@ -53,7 +54,7 @@ def read_entries(path: Path, kind: type[Section]) -> list[Any]:
 
 
 def published(dataset: str, epochs: Sequence[int]) -> list[Published]:
-    """Return the reported figures for a dataset and these numbers of epochs, or unstated ones."""
+    """Return a dataset's reported figures for these numbers of epochs, or for unstated ones."""
     return [
         entry
         for entry in read_entries(PUBLISHED, Published)
@@ -61,22 +62,30 @@ def published(dataset: str, epochs: Sequence[int]) -> list[Published]:
     ]
 
 
-def targets(dataset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the target of each model in `rows` that has one for its dataset and epochs."""
-    known = {
-        (entry.dataset, entry.model, str(entry.epochs)): entry.accuracy
-        for entry in read_entries(TARGETS, Target)
-    }
-    wanted = {row["model"]: (dataset, row["model"], str(row["epochs"])) for row in rows}
-    return {model: known[key] for model, key in wanted.items() if key in known}
+def missed_target(dataset: str, model: str, epochs: int | str, accuracy: float) -> float | None:
+    """Return the target that a test accuracy, or a mean of several, misses; None if it does not."""
+    for entry in read_entries(TARGETS, Target):
+        if (entry.dataset, entry.model, str(entry.epochs)) == (dataset, model, str(epochs)):
+            below = round(accuracy, 9) < entry.accuracy  # a mean has rounding errors
+            return entry.accuracy if below else None
+    return None
 
 
 def missed(dataset: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return one sentence for each result below its target."""
-    wanted = targets(dataset, rows)
-    return [
-        f"{row['model']}: test accuracy {float(row['test_accuracy']):.2%} misses the target of "
-        f"{wanted[row['model']]:.2%} for {dataset} after {row['epochs']} epochs"
-        for row in rows
-        if row["model"] in wanted and float(row["test_accuracy"]) < wanted[row["model"]]
-    ]
+    """Return one sentence for each result below its target.
+
+    Parameters
+    ----------
+    rows
+        One per model, with ``model``, ``epochs`` and ``test_accuracy`` (a fraction).
+    """
+    sentences = []
+    for row in rows:
+        accuracy = float(row["test_accuracy"])
+        target = missed_target(dataset, row["model"], row["epochs"], accuracy)
+        if target is not None:
+            sentences.append(
+                f"{row['model']}: test accuracy {percent(accuracy)} misses the target of "
+                f"{percent(target)} for {dataset} after {row['epochs']} epochs"
+            )
+    return sentences

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from stages.reporting.sentences import p_text
+from stages.reporting.sentences import in_percent, p_text, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
+NO_BREAK = re.compile(r" (?=[=<≤≥±%])|(?<=[=<≤≥±]) ")  # the spaces in "p < 0.001", "99.49 %"
+
+
+def unbroken(text: str) -> str:
+    """Replace the spaces around relations and before percent signs by no-break spaces."""
+    return NO_BREAK.sub("\u00a0", text)
+
+
+FILTERS = {each.__name__: each for each in (in_percent, p_text, percent, points, unbroken)}
 
 
 def render(template: Path, facts: Mapping[str, Any], **filters: Any) -> str:
-    """Fill in a template file. Everything that is not our own markup is escaped as HTML.
+    """Fill in a template file. Everything except our own markup is escaped as HTML.
 
-    A template can include the files in its own folder and in `stages/reporting/templates`.
-    A missing value raises jinja2.UndefinedError.
+    A template can include files of its own folder and of `stages/reporting/templates`, and use
+    `FILTERS` and the given filters. A missing value raises jinja2.UndefinedError.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, TEMPLATES]),
@@ -26,5 +36,5 @@ def render(template: Path, facts: Mapping[str, Any], **filters: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"p_text": p_text} | filters
+    environment.filters |= FILTERS | filters
     return environment.get_template(template.name).render(facts)

@@ -1,4 +1,4 @@
-"""Random affine maps that augment training images."""
+"""Draw the random affine maps that augment training images."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from stages.common.params import Model
 
 
 def augments(section: Model) -> bool:
-    """Return whether a model's section switches on any augmentation."""
+    """Return whether a model's section asks for any augmentation."""
     return bool(section.shift or section.rotation or section.zoom or section.flip)
 
 
 def transforms(
     random: np.random.Generator, n: int, size: tuple[int, int], section: Model
 ) -> np.ndarray:
-    """Draw `n` random affine maps around the image centre, from output to input pixels.
+    """Draw `n` random affine maps around the centre of images of `size` (height, width).
 
     Returns
     -------
     numpy.ndarray
         float32 (n, 8), rows ``[a0, a1, a2, b0, b1, b2, 0, 0]`` for
-        `keras.ops.image.affine_transform`: output pixel (x, y) is input pixel
+        `keras.ops.image.affine_transform`: output pixel (x, y) is copied from input pixel
         (a0 x + a1 y + a2, b0 x + b1 y + b2).
     """
     angle = np.deg2rad(random.uniform(-1, 1, n) * section.rotation)

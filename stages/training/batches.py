@@ -1,4 +1,4 @@
-"""The batches of an epoch. Their order depends on (seed, epoch) only."""
+"""Shuffled and augmented batches for training, and batches in order for validation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from stages.common.arrays import Arrays
 from stages.common.params import Model
 from stages.training.augmentation import augments, transforms
 
-RELEASE = 16  # steps after which the pages of the data file read so far may leave memory
+RELEASE = 16  # steps between releases of the data file's pages from memory
 
 
 class Epoch(keras.utils.PyDataset):
-    """The shuffled batches of one epoch, with their augmentation.
+    """The shuffled batches of one epoch, with the affine maps that augment them.
 
-    Order and augmentation are functions of (seed, epoch), so an epoch is the same after a resume.
+    Order and maps are functions of (seed, epoch), so an epoch is the same after a resume. Within a
+    batch, images are sorted by their position in the file, which makes reading faster.
     """
 
     def __init__(self, data: Arrays, batch_size: int, section: Model, seed: int, epoch: int):
@@ -42,7 +43,7 @@ class Epoch(keras.utils.PyDataset):
 
 
 class InOrder(keras.utils.PyDataset):
-    """Batches in the order of the data, without augmentation: for validation."""
+    """Batches in the order of the data, without augmentation, for validation."""
 
     def __init__(self, data: Arrays, batch_size: int):
         super().__init__()

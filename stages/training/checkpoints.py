@@ -1,15 +1,13 @@
-"""Checkpoints: one file with everything that a training needs to continue after an epoch.
+"""Save and load checkpoints, so that an interrupted training continues with the same bytes.
 
-The file is `data/checkpoints/MODEL-KEY.ckpt`. It is not an output of a stage, because DVC deletes
-outputs before it runs a stage. KEY is a digest of everything that determines the training's bytes,
-so a checkpoint never continues a different training. Each epoch replaces the file atomically: after
-a kill or a power cut, the checkpoint of the epoch before is still there.
+A checkpoint is one file, `data/checkpoints/MODEL-KEY.ckpt`. It is not an output of a stage, because
+DVC deletes outputs before it runs a stage. KEY is a digest of everything that determines the
+training's bytes, so a checkpoint never continues a different training. Each epoch replaces the file
+atomically: after a kill or a power cut, the last complete checkpoint is still there.
 
-Why not `keras.callbacks.BackupAndRestore` (Keras 3.15)?
-- It writes two files in place, one after the other. Killed between the two, it trains an epoch
-  twice without saying so.
-- It keeps no history and no best weights, and does not check which training its weights belong to.
-- It deletes its files at the end of each `Model.fit`, and we call `fit` once per epoch.
+`keras.callbacks.BackupAndRestore` (Keras 3.15) does less. It writes two files in place, so a kill
+between the two trains an epoch twice. It keeps no history and no best weights, and does not check
+that its weights belong to this training.
 """
 
 from __future__ import annotations
@@ -38,9 +36,9 @@ STAGES = Path(__file__).parents[1]
 class Progress:
     """The state of a training after an epoch.
 
-    `rows`: the history, one row per epoch. `variables`: those of the model (with dropout seeds and
-    batch-norm statistics), then those of the optimizer. `best_weights`: the weights that early
-    stopping would restore. `resumed`: how often the training was resumed.
+    `rows` is the history, one row per epoch. `variables` has the model's variables (with dropout
+    seeds and batch-norm statistics), then the optimizer's. `best_weights` are the weights that
+    early stopping would restore. `resumed` counts how often the training was resumed.
     """
 
     rows: list[dict[str, float]]
@@ -59,12 +57,13 @@ class Checkpoint:
         self.path = folder / f"{model}-{self.key}.ckpt"
 
     def save(self, progress: Progress) -> None:
-        """Replace the file. It is on the disk when this returns."""
+        """Replace the checkpoint file, and wait until it is on the disk."""
         facts = {
             "key": self.key,
             "rows": progress.rows,
             "resumed": progress.resumed,
-            "best": progress.best_weights is not None,
+            "variable": len(progress.variables),
+            "best": None if progress.best_weights is None else len(progress.best_weights),
         }
         arrays = {f"variable_{i}": value for i, value in enumerate(progress.variables)}
         arrays |= {f"best_{i}": value for i, value in enumerate(progress.best_weights or [])}
@@ -76,7 +75,7 @@ class Checkpoint:
         self._prune()
 
     def load(self) -> Progress | None:
-        """Return the saved state, or None if there is no file or (with a message) a damaged one."""
+        """Return the saved state, or None without a file. Ignore a damaged one with a message."""
         try:
             whole = self.path.read_bytes()
         except FileNotFoundError:
@@ -97,19 +96,18 @@ class Checkpoint:
             facts = json.loads(arrays["facts"].tobytes())
             if facts["key"] != self.key:
                 raise ValueError("it belongs to a different training")
-            named = {
-                kind: [arrays[f"{kind}_{i}"] for i in range(_count(arrays.files, kind))]
+            variables, best_weights = (
+                None if facts[kind] is None else [arrays[f"{kind}_{i}"] for i in range(facts[kind])]
                 for kind in ("variable", "best")
-            }
-        best_weights = named["best"] if facts["best"] else None
-        return Progress(facts["rows"], named["variable"], best_weights, facts["resumed"])
+            )
+        return Progress(facts["rows"], variables, best_weights, facts["resumed"])
 
     def remove(self) -> None:
-        """Delete the file if it exists."""
+        """Delete the checkpoint file if it exists."""
         self.path.unlink(missing_ok=True)
 
     def _prune(self) -> None:
-        """Delete all but the newest checkpoints of this model that have other keys."""
+        """Keep the `KEPT` newest of this model's other checkpoints, and delete the rest."""
         others = self.path.parent.glob(f"{self.model}-{'?' * KEY_LENGTH}.ckpt")
         aged = sorted(
             (path for path in others if path != self.path), key=lambda path: path.stat().st_mtime
@@ -120,13 +118,10 @@ class Checkpoint:
 
 def code_digest(model: str) -> str:
     """Return the SHA-256 of the source files that a training of `model` runs."""
-    modules = [*STAGES.glob("common/*.py"), *STAGES.glob("training/*.py"), STAGES / "train.py"]
-    modules += [*STAGES.glob("models/shared/*.py"), STAGES / f"models/{model}.py"]
+    folders, files = ("common", "training", "models/shared"), ("train", "models/__init__")
+    modules = [path for folder in folders for path in (STAGES / folder).glob("*.py")]
+    modules += [STAGES / f"{name}.py" for name in (*files, f"models/{model}")]
     digest = DIGEST()
     for path in sorted(modules):
         digest.update(path.name.encode() + DIGEST(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _count(names: list[str], kind: str) -> int:
-    return sum(name.startswith(f"{kind}_") for name in names)

@@ -1,4 +1,4 @@
-"""The training loop: the graph that batches run through, epochs, convergence, early stopping."""
+"""The training loop: graph, epochs, convergence check and early stopping."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class TrainingGraph(keras.Model):
     The parts are independent branches of one graph, so the backend runs them at the same time.
     For small operations this uses the cores better than sharing each operation among threads.
     Batch norm computes its statistics per part (ghost batch norm; Hoffer et al., 2017). The
-    weights belong to `model`, a plain Keras model, which is the one that is saved.
+    weights belong to `model`, a plain Keras model, which is saved without this graph.
     """
 
     def __init__(self, model: keras.Sequential, section: Model, batch_parts: int):
-        super().__init__(name=f"train_{model.name}")
+        super().__init__(name=f"train_{model.name}", autocast=False)  # keep the maps in float32
         self.model = model
         self.batch_parts = batch_parts
         # Shifts by whole pixels and flips need no interpolation, which is slower.
@@ -87,7 +87,7 @@ def fit(
     Raises
     ------
     StageError
-        The loss is not finite, or is far above that of uniform guessing.
+        The loss is not finite, or is far above the loss of uniform guessing.
     """
     steps = math.ceil(len(train_data.y) / train.batch_size)
     graph = TrainingGraph(model, section, batch_parts)
@@ -137,12 +137,12 @@ def fit(
 
 
 def state(graph: TrainingGraph) -> list[keras.Variable]:
-    """Return all variables that carry over from one epoch to the next."""
+    """Return all variables that one epoch hands on to the next."""
     return [*graph.model.variables, *graph.optimizer.variables]
 
 
 def restore(graph: TrainingGraph, values: list[np.ndarray]) -> None:
-    """Set the variables of `state`. Builds the optimizer, which creates its variables lazily."""
+    """Set the variables that `state` returns. The optimizer creates its own only when built."""
     graph.optimizer.build(graph.model.trainable_variables)
     for variable, value in zip(state(graph), values, strict=True):
         variable.assign(value)
@@ -161,9 +161,9 @@ def out_of_patience(rows: list[dict[str, float]], patience: int) -> bool:
 def check_convergence(
     row: dict[str, float], values: list[np.ndarray], model: keras.Sequential
 ) -> None:
-    """Raise StageError if a loss or variable is not finite, or the loss is far above guessing.
+    """Raise StageError if the training diverges: a value is not finite, or the loss is very high.
 
-    A loss can be finite although weights are not: ReLU may map NaN to zero.
+    The loss can be finite although weights are not: ReLU may map NaN to zero.
     """
     finite = all(np.isfinite(value).all() for value in (row["loss"], row["val_loss"], *values))
     if finite and row["loss"] <= DIVERGED * math.log(max(2, model.output_shape[-1])):

@@ -1,4 +1,4 @@
-"""Optimizer, learning rate schedule and loss."""
+"""Make the optimizer, the learning rate schedule and the loss."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from keras import ops
 
 from stages.common.params import Model, Train
 
-WARMUP_START = 1 / 25  # of the peak rate; fastai's values for the one-cycle schedule (Smith, 2018)
-FINAL_RATE = 1e-3  # of the peak rate
+# fractions of the peak rate: fastai's values for the one-cycle schedule (Smith, 2018)
+WARMUP_START = 1 / 25
+FINAL_RATE = 1e-3
 
 
 def learning_rate(
     schedule: str, peak: float, steps: int, warmup: float
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate or its schedule over `steps` steps."""
+    """Return the learning rate, or its schedule over `steps` steps, with the largest rate `peak`.
+
+    `warmup` is the fraction of the steps in which ``one_cycle`` climbs to the peak.
+    """
     if schedule == "constant":
         return peak
     if schedule == "cosine":

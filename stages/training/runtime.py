@@ -1,11 +1,12 @@
-"""All code that is specific to the backend: threads, determinism, seeds, quiet logs.
+"""Set up the backend: threads, determinism, seeds, precision, quiet logs, data feeding.
 
 Call `configure` before anything else imports Keras. TensorFlow is the tested backend. With another
-one, chosen by `KERAS_BACKEND`, only the seeds are set.
+one, chosen by `KERAS_BACKEND`, only seeds and precision are set.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import sys
@@ -42,17 +43,22 @@ class Threads:
         return asdict(self)
 
 
-def choose_threads(threads: int, batch_size: int, batch_norm: bool) -> Threads:
+def choose_threads(
+    threads: int, batch_size: int, batch_norm: bool, last_batch: int | None = None
+) -> Threads:
     """Return the thread setting for `threads` cores (0: all that this process may use).
 
     Most matrix products in these models are too small to share among threads. One thread per
     operation, with the batch split into parallel parts, is faster (see benchmarks/README.md). With
     batch norm, statistics are computed per part, so the number of parts is fixed: results must not
-    depend on the number of cores.
+    depend on the number of cores. Batches are not split if the last one, of `last_batch` examples,
+    has fewer examples than parts: an empty part has no batch statistics.
     """
     cores = threads or joblib.cpu_count()  # respects affinity and container limits
     most = max(1, batch_size // MIN_PART)
     parts = min(most, 2 if batch_norm else max(2, cores))
+    if last_batch is not None and last_batch < parts:
+        parts = 1
     return Threads(intra_op=max(1, cores // parts), inter_op=cores, batch_parts=parts)
 
 
@@ -61,10 +67,12 @@ def _quiet_import() -> Iterator[None]:
     """Import the backend faster, and without start-up notices that no setting turns off.
 
     Disabling garbage collection saves about 25 % of the import time; hiding the `OPTIONAL`
-    packages saves another 25 %.
+    packages saves another 25 %. Ctrl-C and crashes still print to the real stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept = os.dup(2)
+    kept, python_stderr = os.fdopen(os.dup(2), "w"), sys.__stderr__
+    sys.__stderr__ = kept  # for the Ctrl-C handler
+    faulthandler.enable(kept)
     hidden = [name for name in OPTIONAL if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # None makes the import fail
     gc.disable()
@@ -77,12 +85,14 @@ def _quiet_import() -> Iterator[None]:
         gc.enable()
         for name in hidden:
             del sys.modules[name]
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(kept.fileno(), 2)
+        sys.__stderr__ = python_stderr
+        faulthandler.enable(sys.__stderr__)
+        kept.close()
 
 
 def configure(threads: Threads, seed: int, precision: str = "float32") -> None:
-    """Set up the backend: threads, deterministic operations, seeds and precision.
+    """Import Keras and set threads, deterministic operations, seeds and precision.
 
     Parameters
     ----------
@@ -106,8 +116,8 @@ def configure(threads: Threads, seed: int, precision: str = "float32") -> None:
 def feed(batches: keras.utils.PyDataset) -> keras.utils.PyDataset | tf.data.Dataset:
     """Return `batches`, in order, in the form that the backend reads fastest.
 
-    Keras would wrap them in a `tf.data` pipeline with autotuning. At the end of such a pipeline its
-    destructor waits for the tuning thread, which sleeps for ever longer times: an epoch of 6 s took
+    Keras would wrap them in a `tf.data` pipeline with autotuning. At the end of an epoch, that
+    pipeline waits for its tuning thread, which sleeps longer and longer: an epoch of 6 s took
     10.2 s, one of 12 s took 20.5 s. A pipeline of one step has nothing to tune.
     """
     import keras

@@ -1,5 +1,7 @@
-"""One training of one model, from thread setting to scores. The pipeline, the studies and the
-benchmarks all train through `train_model`, so equal settings give equal results everywhere.
+"""Train one model, from thread setting to scores.
+
+The pipeline, the studies and the benchmarks all train through `train_model`, so equal settings give
+equal results everywhere.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.arrays import Arrays
+from stages.common.cli import StageError
 from stages.common.params import Convolutional, Model, Params, Train
 from stages.training.checkpoints import FOLDER, Checkpoint
 from stages.training.runtime import Threads, choose_threads, configure
@@ -49,7 +52,7 @@ class Training:
         return score(self.model, data, workers=self.threads.inter_op)
 
     def timing(self) -> dict[str, Any]:
-        """Return what the training cost, and on which machine.
+        """Return the cost of the training, and the machine.
 
         Returns
         -------
@@ -91,19 +94,26 @@ def train_model(
     Parameters
     ----------
     checkpoint_facts
-        What identifies the data. If given, the training saves a checkpoint after each epoch and
-        continues from one that is there; the caller removes it when its results are on disk.
+        Facts that identify the data. If given, the training saves a checkpoint after each epoch,
+        and continues from one if it exists. The caller removes it after saving the results.
     on_epoch
-        Called with the history so far after each epoch, and once after a resume.
+        Called with the history so far, after each epoch and after a resume.
     log
         Called with a line of text at the start and after each epoch.
 
     Raises
     ------
     StageError
-        The images are too small for the model, or the training diverges.
+        The images are too small for the model or the shift, the model file could not be loaded
+        again, or the training diverges.
     """
     section = params.models[name]
+    height, width = train_data.x.shape[1:3]
+    if section.shift >= min(height, width):
+        raise StageError(
+            f"params.yaml: {name}.shift is {section.shift} pixels, which moves the whole "
+            f"{height}×{width} image out of view"
+        )
     threads = threads_for(params.train, section, len(train_data.y))
     configure(threads, params.seed, params.train.precision)
     from stages.models import build
@@ -151,19 +161,14 @@ def train_model(
 
 
 def threads_for(train: Train, section: Model, images: int) -> Threads:
-    """Return the thread setting for a training on `images` images.
-
-    Batches are not split if the last batch has fewer images than parts: an empty part has no
-    batch statistics.
-    """
+    """Return the thread setting for a training on `images` images."""
     batch_norm = isinstance(section, Convolutional) and section.batch_norm
-    threads = choose_threads(train.threads, train.batch_size, batch_norm)
-    last = images % train.batch_size or train.batch_size
-    return threads if last >= threads.batch_parts else replace(threads, batch_parts=1)
+    last_batch = images % train.batch_size or train.batch_size
+    return choose_threads(train.threads, train.batch_size, batch_norm, last_batch)
 
 
 def progress_line(name: str, history: Sequence[Row], epochs: int) -> str:
-    """Return one line about the last epoch and the time left."""
+    """Return one line with the last epoch's figures and the estimated time left."""
     row = history[-1]
     left = (epochs - row["epoch"]) * statistics.median(past["seconds"] for past in history)
     return (
@@ -189,12 +194,12 @@ def versions() -> dict[str, str]:
 
 
 def machine(threads: Threads) -> dict[str, Any]:
-    """Return what determines a training's bytes besides data, code and parameters."""
+    """Return what training's bytes depend on besides data, code and parameters."""
     return {"threads": threads.as_dict(), "versions": versions(), "processor": processor()}
 
 
 def processor() -> str:
-    """Return the processor's name and model number: cloud machines share names."""
+    """Return the processor's name and model number. The name alone is ambiguous in clouds."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         facts = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}

@@ -1,4 +1,4 @@
-"""A study's YAML file, and the trials that it stands for.
+"""Read a study file and list its trials.
 
     description: what the study asks
     evaluate: test              # or val: a search, which never sees the test set
@@ -8,22 +8,22 @@
       ours: {}
     when:                       # settings for a part of the grid
       - {dataset: fashion_mnist, variant: ours, set: {cnn.shift: 1}}
-    grid:                       # or a list of grids, whose trials are put together
+    grid:                       # or a list of grids, whose trials are joined
       dataset: [mnist, fashion_mnist]
       model: [cnn, lstm]
       epochs: [10, 20]
       seed: [1, 2, 3]
       train.batch_size: [128, 256]
-    cpus: 1                     # a trial's, and its threads
+    cpus: 1                     # cores and threads per trial
 
-All keys are those of `params.yaml`, dotted or nested, and `model`. What is not set is as in
-`params.yaml`. Of two settings of one key the later in the order base, variants, when, grid holds;
-what a rule of `when` asks for, it asks of all of these but other rules.
+All keys are those of `params.yaml`, dotted or nested, and `model`. Keys that the study does not set
+have their value from `params.yaml`. Precedence, lowest to highest: base, variants, when, grid. A
+`when` condition sees base, variant and grid values, not other rules' settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from operator import itemgetter
@@ -39,11 +39,11 @@ from stages.reporting.targets import Published
 
 Settings = Annotated[dict[str, Any], BeforeValidator(flatten)]
 Values = Annotated[list[Any], Field(min_length=1)]
-NAMED = ("variant", "dataset", "model", "epochs", "seed")  # the first columns of every result
+NAMED = ("variant", "dataset", "model", "epochs", "seed")  # the other keys follow these in results
 
 
 class Architecture(Section):
-    """A published model: its layers, the parameters that those have, and what was `stated`."""
+    """A published model: its layers, their number of parameters, and the number it stated."""
 
     layers: list[str]
     parameters: Count
@@ -51,7 +51,7 @@ class Architecture(Section):
 
 
 class Study(Section):
-    """A study's file; what may be left out has its default here."""
+    """A study file. Keys that it may leave out have a default here."""
 
     description: str
     evaluate: Literal["test", "val"]
@@ -65,7 +65,7 @@ class Study(Section):
         default_factory=lambda: {"": {}}
     )
     when: list[dict[str, Any]] = Field(default_factory=list)
-    published: list[Published] | None = None  # None: what studies/published.yaml has
+    published: list[Published] | None = None  # None: the entries of studies/published.yaml
     architectures: dict[str, Architecture] = Field(default_factory=dict)
     cpus: Count = 1
     gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -73,10 +73,10 @@ class Study(Section):
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: a model, its parameters, and the settings by which it differs from `params.yaml`.
+    """One training: a model, all parameters, and the `settings` that the study makes.
 
-    `cell` are the values of the study's keys without the seed: trials of one cell differ in it
-    alone.
+    `cell` has the study's keys and values without the seed. Trials with equal cells are one
+    configuration: they differ in the seed only.
     """
 
     params: Params
@@ -90,7 +90,7 @@ class Trial:
 
 
 def read_study(path: Path) -> Study:
-    """Read and check a study's file."""
+    """Read and check a study file. Any problem raises StageError with one line."""
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise StageError(f"{path} should be a mapping, not {type(document).__name__}")
@@ -101,105 +101,88 @@ def read_study(path: Path) -> Study:
         where = ".".join(str(part) for part in first["loc"])
         raise StageError(f"{path}: {where}: {first['msg'].lower()}") from None
     for i, grid in enumerate(study.grid):
-        for key in ("model", "seed"):
-            if key not in grid:
-                raise StageError(f"{path}: grid {i + 1} has no {key!r}")
+        if lacking := {"model", "seed"} - grid.keys():
+            raise StageError(f"{path}: grid {i + 1} has no {min(lacking)!r}")
     for rule in study.when:
         if not isinstance(rule.get("set"), dict):
             raise StageError(f"{path}: when: each rule needs `set: {{key: value}}`, not {rule}")
     if "" in study.variants and len(study.variants) > 1:
-        raise StageError(f"{path}: variants: one of several has no name")
+        raise StageError(f"{path}: variants: each of several variants needs a name")
     return study
 
 
 def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
-    """Return every trial of a study, in the order of its grids; one that two have, once.
+    """Return the trials of a study in the order of its grids, each once.
 
-    Parameters
-    ----------
-    document
-        `params.yaml` as parsed YAML: what the study does not set.
-    cpus
-        What `train.threads` is where the study does not set it.
-
-    Raises
-    ------
-    StageError
-        A key or a value is not one of `params.yaml`'s, or a rule of `when` never applies.
+    `document` is the parsed `params.yaml`, for keys that the study does not set; `cpus` is the
+    default of `train.threads`. A key or value that `params.yaml` would not allow, or a `when` rule
+    that never applies, raises StageError.
     """
+    rules = [
+        (flatten({key: rule[key] for key in rule if key != "set"}), flatten(rule["set"]))
+        for rule in study.when
+    ]
+    defaults = flatten(document) | study.base
     found: dict[tuple[str, int], Trial] = {}
     used: set[int] = set()
     for variant, own in study.variants.items():
         for grid in study.grid:
             for values in product(*grid.values()):
                 point = dict(zip(grid, values, strict=True))
-                rules = _rules(study, document, {**own, **point, "variant": variant})
-                used |= set(rules)
-                trial = _trial(study, document, cpus, variant, own | _set(study, rules), point)
-                found.setdefault((place_of(trial.cell), trial.params.seed), trial)
-    for i, rule in enumerate(study.when):
+                place = defaults | own | point | {"variant": variant}
+                settings = {"train.threads": cpus} | study.base | own
+                for i, (condition, setting) in enumerate(rules):
+                    if _holds(condition, place):
+                        used.add(i)
+                        settings |= setting
+                trial = _trial(document, settings, point, variant)
+                found.setdefault((cell_text(trial.cell), trial.params.seed), trial)
+    for i, (condition, _) in enumerate(rules):
         if i not in used:
-            raise StageError(f"when: no trial of the grid meets {_condition(rule)}")
+            raise StageError(f"when: no trial of the grid meets {condition}")
     return list(found.values())
 
 
-def place_of(cell: Mapping[str, Any]) -> str:
-    """Return a text that cells share whose keys have equal values, in whatever order."""
-    return repr(sorted(cell.items(), key=itemgetter(0)))
-
-
-def _rules(study: Study, document: Mapping[str, Any], own: Mapping[str, Any]) -> list[int]:
-    """Return which rules of `when` apply to a point of the grid, by index."""
-    place = flatten(document) | study.base | own
-    chosen = []
-    for i, rule in enumerate(study.when):
-        condition = _condition(rule)
-        if unknown := condition.keys() - place.keys():
-            raise StageError(f"when: {min(unknown)} is not a key of params.yaml or of the grid")
-        if all(_matches(place[key], value) for key, value in condition.items()):
-            chosen.append(i)
-    return chosen
-
-
-def _condition(rule: Mapping[str, Any]) -> dict[str, Any]:
-    return flatten({key: value for key, value in rule.items() if key != "set"})
-
-
-def _set(study: Study, rules: Iterable[int]) -> dict[str, Any]:
-    """Return what rules set; of two settings of one key the later holds."""
-    return {key: value for i in rules for key, value in flatten(study.when[i]["set"]).items()}
+def _holds(condition: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Return whether a point of the grid meets the condition of a `when` rule."""
+    if unknown := condition.keys() - place.keys():
+        raise StageError(f"when: {min(unknown)} is not a key of params.yaml or of the grid")
+    return all(
+        place[key] in wanted if isinstance(wanted, list) else place[key] == wanted
+        for key, wanted in condition.items()
+    )
 
 
 def _trial(
-    study: Study,
-    document: Mapping[str, Any],
-    cpus: int,
-    variant: str,
-    own: Mapping[str, Any],
-    point: Mapping[str, Any],
+    document: Mapping[str, Any], settings: dict[str, Any], point: Mapping[str, Any], variant: str
 ) -> Trial:
-    settings = {"train.threads": cpus} | study.base | own
+    """Return the trial at one point of a grid."""
+    model = point["model"]
     settings |= {key: value for key, value in point.items() if key != "model"}
     params = parse_params(with_overrides(document, settings))
-    if point["model"] not in params.models:
+    if model not in params.models:
         known = ", ".join(params.models)
-        raise StageError(f"grid: model is {point['model']!r}; it should be one of {known}")
+        raise StageError(f"grid: model is {model!r}; it should be one of {known}")
     if not params.train.threads:
-        raise StageError("train.threads is 0, which is another number on another machine")
-    cell = {"dataset": params.dataset, "model": point["model"], "epochs": params.epochs}
+        raise StageError(
+            "studies need a fixed train.threads (1 or more): 0 means all cores, and their number "
+            "differs between machines"
+        )
+    cell = {"dataset": params.dataset, "model": model, "epochs": params.epochs}
     cell |= {"variant": variant} if variant else {}
     cell |= {key: value for key, value in point.items() if key not in NAMED}
-    return Trial(params, point["model"], settings, cell)
+    return Trial(params, model, settings, cell)
 
 
-def _matches(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, list) else value == wanted
+def cell_text(cell: Mapping[str, Any]) -> str:
+    """Return a text that is equal for equal cells, whatever the order of their keys."""
+    return repr(sorted(cell.items(), key=itemgetter(0)))
 
 
 def changed_settings(trial: Trial, committed: Params) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters of a trial, with dotted keys, that differ from the committed ones.
+    """Yield the trial's parameters that differ from `committed`, as dotted keys and values.
 
-    Those of other models do not take part.
+    Sections of other models are left out.
     """
     before, now = flatten(committed.model_dump()), flatten(trial.params.model_dump())
     for key, value in now.items():

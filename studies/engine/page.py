@@ -1,4 +1,4 @@
-"""The page of a study: its cells as figures and tables, published figures beside them."""
+"""The page of a study: figures, tables and sentences about its configurations."""
 
 from __future__ import annotations
 
@@ -9,329 +9,238 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stages.common.overrides import override_text
 from stages.common.params import load_params
 from stages.evaluation import SIGNIFICANT
 from stages.reporting import figures
-from stages.reporting.sentences import p_text
+from stages.reporting.sentences import counted, joined, p_text, points
 from stages.reporting.targets import Published
 from stages.reporting.templating import render
 from studies.engine.grid import Study
-from studies.engine.summary import KEYS, beside, of_dataset, settings_of
+from studies.engine.summary import (
+    Cell,
+    comparable,
+    compared,
+    figure_of,
+    identity,
+    reported,
+    settings_of,
+)
 
 TEMPLATE = Path(__file__).parent / "templates/study.html.jinja"
-LINES = ("-", "--", ":", "-.")  # of the variants, in their order; their marks are filled so:
-FILLS = ("full", "left", "bottom", "none")
+LINES = ("-", "--", ":", "-.")  # of the variants, in their order
+FILLS = ("full", "left", "bottom", "none")  # of their markers
+NAMES = {"accuracy": "test accuracy", "val_accuracy": "validation accuracy"}
+
+Row = Mapping[str, Any]  # as returned by `summary.row`
 
 
-def page(
-    name: str, study: Study, cells: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> str:
-    """Return the page as HTML; `cells` and `rows` are those of `studies.engine.summary`."""
-    figure = figure_of(study)
-    known = {dataset: of_dataset(study, cells, dataset) for dataset in datasets(cells)}
-    return render(
-        TEMPLATE,
-        {
-            "name": name,
-            "study": study,
-            "figure": figure,
-            "part": "test" if study.evaluate == "test" else "validation",
-            "verdict": verdicts(cells),
-            "groups": [
-                {
-                    "dataset": dataset,
-                    "cells": [dict(cell) | {"label": label(cell)} for cell in cells
-                              if cell["dataset"] == dataset],
-                    "published": entries,
-                    "figures": draw(
-                        [cell for cell in cells if cell["dataset"] == dataset],
-                        [row for row in rows if row["dataset"] == dataset],
-                        entries, figure, f"{dataset}_"),
-                }
-                for dataset, entries in known.items()
+def page(name: str, study: Study, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
+    """Return the page of a study as HTML.
+
+    Parameters
+    ----------
+    cells, rows
+        Its configurations and its trials, from `summary.cells` and `summary.row`.
+    """
+    figure = figure_of(cells)
+    groups = []
+    for dataset, members in by_dataset(cells):
+        entries = reported(study, cells, dataset)
+        own = [row for row in rows if row["dataset"] == dataset]
+        groups.append({
+            "dataset": dataset,
+            "cells": [
+                {**cell, "label": label(cell), "reported": comparable(cell, entries)}
+                for cell in members
             ],
-            "beside": lambda cell: beside(cell, known[cell["dataset"]]),
-            "rows": rows,
-            "machines": sorted({machine for cell in cells for machine in cell["machines"]}),
-            "trials": sum(cell["n"] for cell in cells),
-            "colours": {model: look(model)["color"] for model in models()},
-        },
-    )  # fmt: skip
+            "reported": entries,
+            "several": len({cell["epochs"] for cell in members}) > 1,
+            "figures": draw(dataset, members, own, entries),
+        })  # fmt: skip
+    facts = {
+        "name": name,
+        "study": study,
+        "figure": figure,
+        "part": NAMES[figure].split()[0],
+        "verdict": verdicts(cells),
+        "groups": groups,
+        "rows": rows,
+        "machines": sorted({machine for cell in cells for machine in cell["machines"]}),
+        "trials": sum(cell["n"] for cell in cells),
+        "colours": {model: look(model)["color"] for model in models()},
+    }
+    return render(TEMPLATE, facts, override_text=override_text)
 
 
-def overview(
-    study: Study, cells: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> bytes:
-    """Return the accuracies of all data sets as one PNG, a panel each, for a README.
-
-    Equal results give equal bytes; `cells` and `rows` are those of `page`.
-    """
-    names = datasets(cells)
+def overview(study: Study, cells: Sequence[Cell], rows: Sequence[Row]) -> bytes:
+    """Return the accuracies as one PNG with a panel per dataset. Equal results give equal bytes."""
+    groups = by_dataset(cells)
     with figures.styled():
-        size = (max(8, 5.2 * len(names)), 4.4)
-        image, axes = figures.plt.subplots(1, len(names), figsize=size, squeeze=False)
-        for ax, dataset in zip(axes[0], names, strict=True):
-            members = [cell for cell in cells if cell["dataset"] == dataset]
-            entries = of_dataset(study, cells, dataset)
-            accuracies(ax, members, rows, entries, figure_of(study))
+        image = Figure(figsize=(max(8, 5.2 * len(groups)), 4.4))
+        axes = image.subplots(1, len(groups), squeeze=False)[0]
+        for ax, (dataset, members) in zip(axes, groups, strict=True):
+            accuracies(ax, members, rows, reported(study, cells, dataset))
             ax.set_title(dataset)
-        legend(image, axes[0])
-        content = figures.as_png(image, figures.SMALL_DPI)
-        figures.plt.close(image)
-    return content
+        figures.legend(image)
+        return figures.as_png(image, figures.SMALL_DPI)
 
 
-def figure_of(study: Study) -> str:
-    """Return which figure of its trials a study compares."""
-    return "accuracy" if study.evaluate == "test" else "val_accuracy"
-
-
-def datasets(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(cell["dataset"] for cell in cells))
-
-
-def label(cell: Mapping[str, Any]) -> str:
-    """Return what names a cell's curve: the model, and what else was varied."""
-    others = [
-        str(value) if key == "variant" else f"{key} {value}"
-        for key, value in settings_of(cell).items()
-    ]
-    return ", ".join([cell["model"], *others])
-
-
-# --- words --------------------------------------------------------------------------------
-
-
-def verdicts(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what a study says, in sentences.
-
-    For each data set which cell is best at each number of epochs; then for each of its models
-    (and variants) at which number of epochs it is best.
-    """
-    figure = "accuracy" if "accuracy_mean" in cells[0] else "val_accuracy"
-    sentences = []
-    for dataset in datasets(cells):
-        members = [cell for cell in cells if cell["dataset"] == dataset]
-        for epochs, row in by(lambda cell: cell["epochs"], members):
-            best = max(row, key=lambda cell: cell[f"{figure}_mean"])
-            sentences.append(
-                f"{dataset}, {epochs} epochs: {label(best)} has the highest mean accuracy, "
-                f"{against(best, row, figure, label)}"
-            )
-        for name, line in by(label, members):
-            if len(line) > 1:
-                best = max(line, key=lambda cell: cell[f"{figure}_mean"])
-                sentences.append(
-                    f"{dataset}, {name}: most accurate after {best['epochs']} epochs, "
-                    f"{against(best, line, figure, lambda cell: str(cell['epochs']))}"
-                )
-    return sentences
-
-
-def by(
-    key: Callable[[Mapping[str, Any]], Any], cells: Sequence[Mapping[str, Any]]
-) -> list[tuple[Any, list[Mapping[str, Any]]]]:
-    """Return the cells in groups that agree in `key`, in the order in which these come first."""
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
+def by(key: Callable[[Cell], Any], cells: Sequence[Cell]) -> list[tuple[Any, list[Cell]]]:
+    """Group cells by `key`, in the order in which its values first appear."""
+    groups: dict[Any, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(key(cell), []).append(cell)
     return list(groups.items())
 
 
-def against(
-    best: Mapping[str, Any],
-    others: Sequence[Mapping[str, Any]],
-    figure: str,
-    name: Callable[[Mapping[str, Any]], str],
-) -> str:
-    """Return the best cell's mean, and of which others it is more than luck in the seeds.
+def by_dataset(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
+    return by(lambda cell: cell["dataset"], cells)
 
-    Each with the difference in points, its 95 % interval, and the corrected p.
-    """
-    told: dict[bool, list[str]] = {True: [], False: []}
-    for other in others:
-        found = compared(best, other)
-        if found:
-            difference, interval, p = found
-            reach = f", {100 * interval[0]:.2f} to {100 * interval[1]:.2f}" if interval else ""
-            points = f"{100 * difference:+.2f}{reach}, {p_text(p)}"
-            told[p < SIGNIFICANT].append(f"{name(other)} ({points})")
-    parts = [
-        f"{100 * best[f'{figure}_mean']:.2f} %"
-        + (f" ± {100 * best[f'{figure}_std']:.2f}" if best["n"] > 1 else "")
-        + f" (n = {best['n']})"
+
+def label(cell: Cell) -> str:
+    """Return the model of a cell and what else the study varies: `cnn with our recipe`."""
+    others = [
+        str(value) if key == "variant" else f"{key} {value}"
+        for key, value in settings_of(cell).items()
     ]
-    if told[True]:
-        parts.append(f"more than luck in the seeds against {', '.join(told[True])}")
-    if told[False]:
-        parts.append(f"not distinguishable from {', '.join(told[False])}")
-    return "; ".join(parts) + "."
+    return cell["model"] + (f" with {', '.join(others)}" if others else "")
 
 
-def compared(
-    one: Mapping[str, Any], other: Mapping[str, Any]
-) -> tuple[float, list[float] | None, float] | None:
-    """Return one cell's paired difference from another, its interval, and the corrected p.
+# --- sentences ----------------------------------------------------------------------------
 
-    None where the two were not compared.
+
+def verdicts(cells: Sequence[Cell]) -> list[str]:
+    """Return what a study found, in sentences.
+
+    For each dataset: the best configuration at each number of epochs, then the best number of
+    epochs of each configuration.
     """
-    for a, b, sign in ((one, other, 1), (other, one, -1)):
-        for entry in a["against"]:
-            if place(a) | {entry["key"]: entry["value"]} == place(b):
-                interval = entry["interval"] and sorted(sign * end for end in entry["interval"])
-                return sign * entry["difference"], interval, entry["p_holm"]
-    return None
+    figure = figure_of(cells)
+    sentences = []
+    for dataset, members in by_dataset(cells):
+        for epochs, row in by(epochs_of, members):
+            best = max(row, key=lambda cell: cell[f"{figure}_mean"])
+            what = f"the highest mean {NAMES[figure]}," if len(row) > 1 else f"{NAMES[figure]}"
+            told = standing(best, row, figure, label)
+            sentences.append(f"{dataset}, {epochs}: {label(best)} has {what} {told}")
+        for name, line in by(label, members):
+            best = max(line, key=lambda cell: cell[f"{figure}_mean"])
+            if len(line) > 1:
+                told = standing(best, line, figure, epochs_of)
+                sentences.append(f"{dataset}, {name}: best after {epochs_of(best)}, {told}")
+    return sentences
 
 
-def place(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: cell[key] for key in KEYS} | settings_of(cell)
+def epochs_of(cell: Cell) -> str:
+    return counted(cell["epochs"], "epoch")
+
+
+def standing(best: Cell, others: Sequence[Cell], figure: str, name: Callable[[Cell], str]) -> str:
+    """Return the mean of the best cell, and which of the others are significantly worse."""
+    spread = f" ± {100 * best[f'{figure}_std']:.2f}" if best["n"] > 1 else ""
+    parts = [f"{100 * best[f'{figure}_mean']:.2f}{spread} % (n = {best['n']})"]
+    groups: dict[str, list[str]] = {"significantly": [], "not significantly": []}
+    for other in others:
+        if found := compared(best, other):
+            difference, interval, p = found
+            ends = f", {points(interval[0])} to {points(interval[1])}" if interval else ""
+            groups["significantly" if p < SIGNIFICANT else "not significantly"].append(
+                f"{name(other)} ({points(difference)}{ends}, {p_text(p)})"
+            )
+    parts += [f"{word} better than {joined(names)}" for word, names in groups.items() if names]
+    return f"{'; '.join(parts)}."
 
 
 # --- figures ------------------------------------------------------------------------------
 
 
 def draw(
-    cells: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-    entries: Sequence[Published],
-    figure: str,
-    prefix: str,
+    dataset: str, cells: Sequence[Cell], rows: Sequence[Row], entries: Sequence[Published]
 ) -> dict[str, Markup]:
-    """Return the figures of one data set as SVG."""
-    high = 5 if numbers_of_epochs(cells) > 1 else 1.6 + 0.36 * len(cells)
+    """Return the figures of one dataset as SVG: accuracy and cost."""
+    several = len({cell["epochs"] for cell in cells}) > 1
     with figures.styled():
-        image, ax = figures.plt.subplots(figsize=(8, high))
-        accuracies(ax, cells, rows, entries, figure)
-        legend(image, [ax])
-        made = {"accuracy": image, "cost": against_time(cells, figure)}
-        titles = {
-            "accuracy": f"{prefix}accuracy: mean accuracy and 95 % interval over seeds",
-            "cost": f"{prefix}cost: mean accuracy against seconds of training",
+        image = Figure(figsize=(8, 5 if several else 1.6 + 0.36 * len(cells)))
+        accuracies(image.subplots(), cells, rows, entries)
+        figures.legend(image)
+        drawn = {
+            "accuracy": (image, "mean and 95 % interval over seeds"),
+            "cost": (cost(cells, several), "mean accuracy against training time"),
         }
-        drawn = {}
-        for key, image in made.items():
-            drawn[key] = Markup(figures.as_svg(image, titles[key]))  # noqa: S704  escaped in as_svg
-            figures.plt.close(image)
-    return drawn
+        return {
+            key: Markup(figures.as_svg(image, f"{dataset} {key}: {title}"))  # noqa: S704  escaped
+            for key, (image, title) in drawn.items()
+        }
 
 
-def numbers_of_epochs(cells: Sequence[Mapping[str, Any]]) -> int:
-    return len({cell["epochs"] for cell in cells})
-
-
-def accuracies(ax: Any, cells: Sequence[Mapping[str, Any]], *others: Any) -> None:
-    """Draw the accuracies of one data set, against the epochs where there are several."""
-    (against_epochs if numbers_of_epochs(cells) > 1 else ranked)(ax, cells, *others)
-
-
-def against_epochs(
-    ax: Any,
-    cells: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-    entries: Sequence[Published],
-    figure: str,
+def accuracies(
+    ax: Axes, cells: Sequence[Cell], rows: Sequence[Row], entries: Sequence[Published]
 ) -> None:
-    """Mean and 95 % interval against the epochs, a line a model and variant; a dot a seed."""
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        lines.setdefault(label(cell), []).append(cell)
-    width = 0.12 * max(1, min(np.diff(sorted({cell["epochs"] for cell in cells}))))
-    offsets = np.linspace(-width, width, len(lines)) if len(lines) > 1 else [0.0]
-    for offset, (name, members) in zip(offsets, lines.items(), strict=True):
-        members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
-        x = [cell["epochs"] + offset for cell in members]
-        y = [cell[f"{figure}_mean"] for cell in members]
-        style = style_of(members[0], cells)
-        ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
-        for place_x, cell in zip(x, members, strict=True):
-            seeds = seeds_of(cell, rows, figure)
-            ax.plot([place_x] * len(seeds), seeds, ".", ms=3, alpha=0.5, color=style["color"])
-    epochs = [cell["epochs"] for cell in cells]
-    for entry in entries:
-        mark(ax, entry, [entry.epochs] if entry.epochs else [min(epochs), max(epochs)], "y")
-    ax.set(xlabel="epochs", ylabel=f"{named(figure)}, mean and 95 % interval")
-    ax.set_xticks(sorted({*epochs, *(entry.epochs for entry in entries if entry.epochs)}))
+    """Draw the means of one dataset with their intervals, each seed, and reported figures.
+
+    The other axis shows the number of epochs. If there is only one, it ranks the configurations.
+    """
+    figure = figure_of(cells)
+    epochs = sorted({cell["epochs"] for cell in cells})
+    horizontal = len(epochs) == 1
+    flip = -1 if horizontal else 1  # swaps (position, accuracy)
+    ranking = sorted(cells, key=lambda cell: -cell[f"{figure}_mean"])
+    groups = by(label, sorted(cells, key=lambda cell: cell["epochs"]))
+    width = 0.12 * min(np.diff(epochs), default=0) if len(groups) > 1 else 0
+    offsets = np.linspace(-width, width, len(groups))
+    for offset, (name, members) in zip(offsets, groups, strict=True):
+        positions = [
+            ranking.index(cell) if horizontal else cell["epochs"] + offset for cell in members
+        ]
+        style = style_of(members[0], cells) | {"label": "" if horizontal else name}
+        figures.error_bars(ax, positions, *means(members, figure), horizontal, **style)
+        for position, cell in zip(positions, members, strict=True):
+            seeds = [row[figure] for row in rows if identity(cell).items() <= row.items()]
+            dots = ([position] * len(seeds), seeds)
+            ax.plot(*dots[::flip], ".", ms=3, alpha=0.5, color=style["color"])
+    for entry in (entry for entry in entries if entry.model in models()):
+        if horizontal:
+            marked = [[i] for i, cell in enumerate(ranking) if comparable(cell, [entry])]
+        else:
+            marked = [[entry.epochs] if entry.epochs else [epochs[0], epochs[-1]]]
+        for positions in marked:
+            marks = (positions, [entry.accuracy] * len(positions))
+            figures.reported(ax, *marks[::flip], entry.model, look(entry.model)["color"])
+    text = f"{NAMES[figure]} (%), mean and 95 % interval"
+    figures.percent_axis(ax.xaxis if horizontal else ax.yaxis)
+    if horizontal:
+        ax.set_yticks(range(len(ranking)), [label(cell) for cell in ranking])
+        ax.set(xlabel=text, ylim=(len(ranking) - 0.5, -0.5))
+    else:
+        ax.set(xlabel="epochs", ylabel=text)
+        ax.set_xticks(sorted({*epochs, *(entry.epochs for entry in entries if entry.epochs)}))
 
 
-def ranked(
-    ax: Any,
-    cells: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-    entries: Sequence[Published],
-    figure: str,
-) -> None:
-    """One number of epochs: a line a cell, best first, with its interval and a dot a seed."""
-    order = sorted(cells, key=lambda cell: -cell[f"{figure}_mean"])
-    for y, cell in enumerate(order):
-        style = style_of(cell, cells)
-        error = reach([cell], figure)
-        ax.errorbar([cell[f"{figure}_mean"]], [y], xerr=error, capsize=3, ms=6, **style)
-        seeds = seeds_of(cell, rows, figure)
-        ax.plot(seeds, [y] * len(seeds), ".", ms=3, alpha=0.6, color=style["color"])
-        for entry in beside(cell, entries):
-            mark(ax, entry, [y], "x")
-    ax.set_yticks(range(len(order)), [label(cell) for cell in order])
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    ax.set_xlabel(f"{named(figure)}, mean and 95 % interval")
-
-
-def against_time(cells: Sequence[Mapping[str, Any]], figure: str) -> Figure:
-    """Mean accuracy against the median seconds of a training, a mark a cell."""
-    image, ax = figures.plt.subplots(figsize=(8, 4.5))
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        lines.setdefault(label(cell), []).append(cell)
-    several = numbers_of_epochs(cells) > 1
-    for name, members in lines.items():
-        members = sorted(members, key=lambda cell: cell["epochs"])  # noqa: PLW2901
-        x = [cell["train_seconds_median"] for cell in members]
-        y = [cell[f"{figure}_mean"] for cell in members]
-        style = style_of(members[0], cells)
-        ax.errorbar(x, y, reach(members, figure), capsize=3, ms=5, label=name, **style)
-        for cell, at_x, at_y in zip(members, x, y, strict=True):
-            if several:
-                ax.annotate(str(cell["epochs"]), (at_x, at_y), (5, -11),
-                            textcoords="offset points", fontsize=8)  # fmt: skip
-    ax.set_xlim(left=0)
-    note = " (number: epochs)" if several else ""
-    ax.set(xlabel=f"seconds of training, median{note}", ylabel=named(figure))
-    legend(image, [ax])
+def cost(cells: Sequence[Cell], several: bool) -> Figure:
+    """Draw means against the median training time, with the epochs if there are several."""
+    figure = figure_of(cells)
+    lines = {}
+    for name, members in by(label, sorted(cells, key=lambda cell: cell["epochs"])):
+        seconds = [cell["train_seconds_median"] for cell in members]
+        lines[name] = (seconds, *means(members, figure), style_of(members[0], cells))
+    image = figures.cost(lines, f"mean {NAMES[figure]}")
+    for cell in cells if several else ():
+        point = (cell["train_seconds_median"], cell[f"{figure}_mean"])
+        image.axes[0].annotate(
+            str(cell["epochs"]), point, (5, -11), textcoords="offset points", fontsize=8
+        )
     return image
 
 
-def mark(ax: Any, entry: Published, where: Sequence[float], axis: str) -> None:
-    """Draw a published figure, hollow, in its model's colour."""
-    if entry.model not in models():
-        return
-    values = [entry.accuracy] * len(where)
-    points = (where, values) if axis == "y" else (values, where)
-    text = f"published: {entry.model}"
-    known = ax.get_legend_handles_labels()[1]
-    ax.plot(
-        *points, marker="D", ms=7, mfc="none", ls=":" if len(where) > 1 else "",
-        color=look(entry.model)["color"],
-        label=None if text in known else text,
-    )  # fmt: skip
-
-
-def reach(cells: Sequence[Mapping[str, Any]], figure: str) -> list[list[float]]:
-    """Return the lengths of the error bars below and above the means; 0 with one seed."""
-    half = [
-        (cell[f"{figure}_interval"][1] - cell[f"{figure}_mean"])
-        if cell[f"{figure}_interval"]
-        else 0.0
-        for cell in cells
+def means(cells: Sequence[Cell], figure: str) -> tuple[list[float], list[figures.Interval]]:
+    """Return the means of cells and their intervals."""
+    return [cell[f"{figure}_mean"] for cell in cells], [
+        cell[f"{figure}_interval"] for cell in cells
     ]
-    return [half, half]
-
-
-def seeds_of(
-    cell: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], figure: str
-) -> list[float]:
-    wanted = place(cell)
-    return [row[figure] for row in rows if {key: row.get(key) for key in wanted} == wanted]
 
 
 @functools.cache
@@ -345,27 +254,8 @@ def look(model: str) -> dict[str, str]:
     return figures.look(model, models())
 
 
-def variant(cell: Mapping[str, Any]) -> str:
-    return cell.get("variant", "")
-
-
-def style_of(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how a cell is drawn: its model's colour and mark, its variant's line and filling."""
-    names = list(dict.fromkeys(variant(other) for other in cells))
-    i = names.index(variant(cell)) % len(LINES)
+def style_of(cell: Cell, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Return how to draw a cell: colour and marker by model, line and filling by variant."""
+    variants = list(dict.fromkeys(other.get("variant") for other in cells))
+    i = variants.index(cell.get("variant")) % len(LINES)
     return look(cell["model"]) | {"ls": LINES[i], "fillstyle": FILLS[i]}
-
-
-def named(figure: str) -> str:
-    return "test accuracy" if figure == "accuracy" else "validation accuracy"
-
-
-def legend(image: Figure, axes: Sequence[Any]) -> None:
-    """One legend below the figure, in as many columns as fit; none where nothing has a name."""
-    entries = {text: handle for ax in axes
-               for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
-    if entries:
-        wide = image.get_figwidth() * 11  # letters
-        columns = max(1, min(len(entries), int(wide / (8 + max(map(len, entries))))))
-        image.legend(entries.values(), entries, loc="outside lower center", ncols=columns,
-                     fontsize=9)  # fmt: skip

@@ -1,8 +1,8 @@
-"""Running jobs with Ray, each in a process of its own: on this machine, or on a cluster.
+"""Run jobs with Ray, each in its own process, on this machine or on a cluster.
 
-With `RAY_ADDRESS` set the jobs go to that cluster. Without it Ray starts itself here: on all
-cores, listening on the loopback address alone, without a dashboard or usage statistics.
-Workers get the code and the arrays from Ray; they need no copy of the repository.
+With `RAY_ADDRESS` set, the jobs run on that cluster. Otherwise Ray starts here: on all cores,
+listening on the loopback address only, without a dashboard or usage statistics. Workers get the
+code and the arrays from Ray, so they need no copy of the repository.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +29,22 @@ import joblib
 from stages.common.cli import StageError, one_line
 
 ROOT = Path(__file__).parents[2]
-CODE = ("stages", "studies/__init__.py", "studies/engine")  # what workers get
+CODE = ("stages", "studies/engine")  # what workers get
 LOOPBACK = "127.0.0.1"
-ATTEMPTS = 3  # of a job that fails, unless it fails twice in the same way
-LOST_WORKERS = 3  # times that Ray starts a job again whose worker or node is gone
-QUEUED = 8  # jobs handed to Ray beyond those that can run: a node that comes finds work
-POLL = 1.0  # seconds between two looks at what has ended
-PATIENCE = 5.0  # seconds without a node that has room for a job …
-CLUSTER_PATIENCE = 600.0  # … and on a cluster, which may be about to grow
-STORE_MARGIN = 96 * 2**20  # bytes of the object store beside the arrays
-# Before Ray is imported. Without the first, Ray on Linux listens on the host's own address.
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+ATTEMPTS = 3  # per job; two failures in a row with the same error also end it
+LOST_WORKERS = 3  # times that Ray itself restarts a job whose worker or node died
+QUEUED = 8  # jobs submitted beyond those that can run, so that a new node finds work at once
+POLL = 1.0  # seconds between two checks for finished jobs
+WORKER_START = 50.0  # seconds until the first worker must have started
+NODE_WAIT, CLUSTER_WAIT = 5.0, 600.0  # seconds to wait for a node with room; clusters may grow
+STORE_MARGIN = 96 * 2**20  # bytes of the object store beyond the arrays
+# Set before Ray is imported. Without the first, Ray on Linux listens on the host's own address.
+LOCAL_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @dataclass
 class Outcome:
-    """How a job ended: with a `result`, or with an `error` of one line; `log` tells the story."""
+    """How a job ended: with a `result`, or with a one-line `error`. `log` has the details."""
 
     job: Any
     result: dict[str, Any] | None
@@ -54,12 +56,14 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """How far the jobs are; `running` are those that have a processor."""
+    """The state of all jobs: `ended` are the outcomes since the last `Progress`.
 
-    waiting: int = 0
-    running: int = 0
-    slots: int = 0
-    ended: list[Outcome] = field(default_factory=list)
+    Running jobs have their cores.
+    """
+
+    waiting: int
+    running: int
+    ended: list[Outcome]
 
 
 def has_ray() -> bool:
@@ -68,17 +72,10 @@ def has_ray() -> bool:
 
 @contextmanager
 def connected(store_bytes: int) -> Iterator[None]:
-    """Connect to the cluster of `RAY_ADDRESS`, or start Ray here; leave it in the end.
+    """Connect to the cluster at `RAY_ADDRESS`, or start Ray here; disconnect at the end.
 
-    Parameters
-    ----------
-    store_bytes
-        Size of the arrays that travel, for which the object store of a Ray of our own has room.
-
-    Raises
-    ------
-    StageError
-        Ray is not installed, or does not start.
+    A local Ray gets an object store with room for arrays of `store_bytes`. If Ray is not installed,
+    does not start, or starts no workers, this raises StageError.
     """
     if not has_ray():
         raise StageError(
@@ -87,54 +84,69 @@ def connected(store_bytes: int) -> Iterator[None]:
         )
     address = os.environ.get("RAY_ADDRESS", "")
     if not address or address.startswith(LOOPBACK):
-        os.environ |= ALONE
+        os.environ |= LOCAL_ONLY
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
-    here: dict[str, Any] = {
-        "address": "local",  # not one that runs here already, for another study
-        "num_cpus": joblib.cpu_count(),  # heeds affinity and containers' limits
-        "include_dashboard": False,
-        "object_store_memory": store_bytes + STORE_MARGIN,
-        "_node_ip_address": LOOPBACK,
-    }
+    # Workers run a copy of the code, so that edits during a study do not reach later trials.
     with tempfile.TemporaryDirectory(prefix="study-code-") as code:
-        # A copy: what is edited while a study runs does not reach its later trials.
-        copy_code(Path(code))
+        for package in CODE:
+            ignored = shutil.ignore_patterns("__pycache__", "templates")
+            shutil.copytree(ROOT / package, Path(code, package), ignore=ignored)
         try:
-            _knock(address)
-            ray.init(
-                **({} if address else here),
-                runtime_env={"working_dir": code},
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = f"at {address} does not answer" if address else "does not start"
-            raise StageError(f"Ray {where}: {_reason(error)}") from None
-        try:
+            start_ray(address, code, store_bytes)
             yield
         finally:
             ray.shutdown()
 
 
-def copy_code(folder: Path) -> None:
-    """Copy the code that workers run to `folder`."""
-    for name in CODE:
-        source, target = ROOT / name, folder / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "templates")
-            shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+def start_ray(address: str, code: str, store_bytes: int) -> None:
+    """Connect to the cluster at `address`, or start Ray here, and wait for the first worker."""
+    import ray
+
+    environment, settings = {"working_dir": code}, {}
+    if not address:
+        # Ray starts workers through a shell, which would split a path at its spaces.
+        environment["py_executable"] = shlex.quote(sys.executable)
+        settings = {
+            "address": "local",  # a new Ray, even if another study runs one here
+            "num_cpus": joblib.cpu_count(),  # respects affinity and container limits
+            "include_dashboard": False,
+            "object_store_memory": store_bytes + STORE_MARGIN,
+            "_node_ip_address": LOOPBACK,
+        }
+    try:
+        check_reachable(address)
+        context = ray.init(
+            **settings, runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False
+        )
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        failed = f"at {address} does not answer" if address else "does not start"
+        raise StageError(f"Ray {failed}: {error_text(error)}") from None
+    try:
+        ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=WORKER_START)
+    except ray.exceptions.GetTimeoutError:
+        folder = getattr(context, "address_info", {}).get("session_dir", "")
+        reason = ray_reason(Path(folder, "logs"))
+        raise StageError(f"Ray started no worker in {WORKER_START:.0f} s: {reason}") from None
+    except ray.exceptions.RayError as error:
+        raise StageError(f"Ray cannot start workers: {error_text(error)}") from None
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT: Ray itself takes two minutes to say so."""
+def check_reachable(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT: Ray itself takes two minutes to say so."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def ray_reason(logs: Path) -> str:
+    """Return the last line of Ray's error logs, or where to look for one."""
+    for path in [*logs.glob("raylet.err"), *sorted(logs.glob("worker-*.err"))]:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if lines := [line for line in lines if line.strip() and not line.startswith(":")]:
+            return lines[-1]
+    return f"its error logs are empty; see {logs}" if logs.is_dir() else "see the logs of its nodes"
 
 
 def run_jobs(
@@ -144,128 +156,112 @@ def run_jobs(
     *,
     cpus: int = 1,
     gpus: float = 0.0,
-    on_change: Callable[[Progress], None],
-) -> list[Outcome]:
-    """Run `work(job, *arrays, log=…)` for each job, on as many processors as there are.
+) -> Iterator[Progress]:
+    """Run `work(job, *arrays, log=…)` for each job, as many at once as fit on the nodes.
 
-    Parameters
-    ----------
-    arrays
-        Gives the arrays of a job. Equal sets (by identity) go into the object store once.
-    on_change
-        Is told the progress at each end of a job, and every second or so; the new outcomes are
-        those at the end of `Progress.ended`.
-
-    Returns
-    -------
-    list of Outcome
-        One a job, in the order in which they ended.
-
-    Raises
-    ------
-    StageError
-        No node has what a job asks for, and none has come for a while.
+    `arrays` returns the arrays of a job; a sequence that several jobs share is stored once. Yields
+    whenever a job ends, and at least every `POLL` seconds; each job ends once. If no node has what
+    a job needs, and none joins for a while, this raises StageError.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote = ray.remote(max_calls=1, max_retries=LOST_WORKERS, num_cpus=cpus, num_gpus=gpus)(
         _attempt
     )
-    stored: dict[tuple[int, ...], list[Any]] = {}
-    kept: list[Any] = []  # so that no array's identity is given to another
-    waiting = deque((job, 1, "", None) for job in jobs)
-    running: dict[Any, tuple[Any, int, str]] = {}
-    progress = Progress(waiting=len(waiting))
-    patience = CLUSTER_PATIENCE if os.environ.get("RAY_ADDRESS") else PATIENCE
-    fitted = time.monotonic()  # when a node last had room for a job
+    stored: dict[int, tuple[Sequence[Any], list[Any]]] = {}  # by identity; keeps the arrays alive
+    waiting: deque[tuple[Any, list[Outcome]]] = deque((job, []) for job in jobs)
+    running: dict[Any, tuple[Any, list[Outcome]]] = {}  # with the failed attempts so far
+    retries: Counter[str] = Counter()  # by node
+    wait = CLUSTER_WAIT if os.environ.get("RAY_ADDRESS") else NODE_WAIT
+    had_room = time.monotonic()
+    ended: list[Outcome] = []
     while waiting or running:
-        progress.slots = _slots(cpus, gpus)
-        if progress.slots:
-            fitted = time.monotonic()
-        elif time.monotonic() - fitted >= patience:
-            asked = f"{cpus} cores" + (f" and {gpus:g} GPUs" if gpus else "")
-            raise StageError(f"no node of Ray has {asked}, which a job asks for")
-        while waiting and len(running) < progress.slots + QUEUED:
-            job, attempt, before, avoid = waiting.popleft()
+        slots = job_slots(cpus, gpus)
+        total = sum(slots.values())
+        if total:
+            had_room = time.monotonic()
+        elif time.monotonic() - had_room >= wait:
+            needed = f"{cpus} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+            raise StageError(f"no node of Ray has the {needed} that each job needs")
+        while waiting and len(running) < total + QUEUED:
+            job, failed = waiting.popleft()
             parts = arrays(job)
-            key = tuple(id(part) for part in parts)
-            if key not in stored:
-                kept.append(parts)
-                stored[key] = [ray.put(part) for part in parts]
-            reference = remote.options(**_elsewhere(avoid)).remote(work, job, *stored[key])
-            running[reference] = (job, attempt, before)
-        progress.running = min(len(running), progress.slots)
-        progress.waiting = len(waiting) + len(running) - progress.running
-        on_change(progress)
+            if id(parts) not in stored:
+                stored[id(parts)] = parts, [ray.put(part) for part in parts]
+            options = {}
+            if failed and (node := retry_node([each.node for each in failed], slots, retries)):
+                retries[node] += 1
+                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+            reference = remote.options(**options).remote(work, job, *stored[id(parts)][1])
+            running[reference] = job, failed
+        active = min(len(running), total)
+        yield Progress(len(waiting) + len(running) - active, active, ended)
         done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
+        ended = []
         for reference in done:
-            job, attempt, before = running.pop(reference)
-            outcome = _outcome(reference, job, attempt)
-            if outcome.error and attempt < ATTEMPTS and outcome.error != before:
-                waiting.appendleft((job, attempt + 1, outcome.error, outcome.node))
+            job, failed = running.pop(reference)
+            outcome = _outcome(reference, job, len(failed) + 1)
+            same = bool(failed) and failed[-1].error == outcome.error
+            if outcome.error and outcome.attempts < ATTEMPTS and not same:
+                waiting.appendleft((job, [*failed, outcome]))
             else:
-                progress.ended.append(outcome)
-    progress.running = progress.waiting = 0
-    on_change(progress)
-    return progress.ended
+                ended.append(outcome)
+    yield Progress(0, 0, ended)
 
 
 def _attempt(work: Callable[..., dict[str, Any]], job: Any, *arrays: Any) -> dict[str, Any]:
-    """Do the work in a worker, keeping its log; whatever it raises becomes data."""
+    """Do the work in a worker and keep its log. Exceptions become data."""
     import ray
 
     lines: list[str] = []
-    node = ray.get_runtime_context().get_node_id()
+    answer: dict[str, Any] = {"log": lines, "node": ray.get_runtime_context().get_node_id()}
     try:
-        result = work(job, *arrays, log=lines.append)
+        return answer | {"result": work(job, *arrays, log=lines.append)}
     except Exception as error:  # one trial's failure must not end the study
         lines.append(traceback.format_exc())
-        return {"error": _reason(error), "log": lines, "node": node}
-    return {"result": result, "log": lines, "node": node}
+        return answer | {"error": error_text(error)}
 
 
-def _outcome(reference: Any, job: Any, attempt: int) -> Outcome:
+def _outcome(reference: Any, job: Any, attempts: int) -> Outcome:
+    """Return how an attempt ended."""
     import ray
 
     try:
         answer = ray.get(reference)
-    except ray.exceptions.RayError as error:  # the worker is gone, with its node or without
-        answer = {"error": _reason(error), "log": [str(error)], "node": ""}
+    except ray.exceptions.RayError as error:  # the worker died, alone or with its node
+        answer = {"error": error_text(error), "log": [str(error)], "node": ""}
     return Outcome(
         job=job,
         result=answer.get("result"),
         error=answer.get("error", ""),
         log="\n".join(answer["log"]) + "\n",
         node=answer["node"],
-        attempts=attempt,
+        attempts=attempts,
     )
 
 
-def _slots(cpus: int, gpus: float) -> int:
-    """Return how many jobs the nodes can run at once."""
+def job_slots(cpus: int, gpus: float) -> dict[str, int]:
+    """Return how many jobs with these needs fit on each node, by ID, without nodes for none."""
     import ray
 
-    slots = 0
+    slots = {}
     for node in ray.nodes():
-        if node["Alive"]:
-            has: Mapping[str, float] = node["Resources"]
-            fits = int(has.get("CPU", 0) // cpus)
-            slots += min(fits, int(has.get("GPU", 0) // gpus)) if gpus else fits
-    return slots
+        has: Mapping[str, float] = node["Resources"] if node["Alive"] else {}
+        fits = [has.get("CPU", 0) // cpus, *([has.get("GPU", 0) // gpus] if gpus else [])]
+        slots[node["NodeID"]] = int(min(fits))
+    return {node: number for node, number in slots.items() if number}
 
 
-def _elsewhere(avoid: str | None) -> dict[str, Any]:
-    """Return the options that send a job to another node than `avoid`, where there is one."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != avoid]
-    if not avoid or not others:
-        return {}
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(others[0], soft=True)}
+def retry_node(
+    failed_on: Collection[str], slots: Mapping[str, int], retries: Mapping[str, int]
+) -> str | None:
+    """Return the node with the fewest retries per slot where the job has not failed, or None."""
+    others = [node for node in slots if node not in failed_on]
+    return min(others, key=lambda node: retries.get(node, 0) / slots[node], default=None)
 
 
-def _reason(error: Exception) -> str:
-    """Return an error as one line, with its type unless it is our own."""
+def error_text(error: Exception) -> str:
+    """Return an error as one line, with its type unless it is a StageError."""
     text = one_line(error)
     return text if isinstance(error, StageError) else f"{type(error).__name__}: {text}"[:500]

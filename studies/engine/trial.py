@@ -1,4 +1,4 @@
-"""One trial of a study: what the stages `train` and `evaluate` do for one model, without files.
+"""Run one trial: what the stages `train` and `evaluate` do for one model, without files.
 
 With equal parameters, seed and thread setting, a trial gives the pipeline's figures to the last
 digit, because both call the same functions. TensorFlow fixes its threads once per process, so each
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class Job:
     """What a worker needs to run a trial.
 
     `params` is a parsed `params.yaml`; `key` identifies everything that determines the results;
-    `libraries` are the versions that the worker must have.
+    `libraries` are the versions that the worker must have. `tools.review` reads `results_version`
+    in recorded trials; those without it have version 1.
     """
 
     params: dict[str, Any]
@@ -39,6 +40,7 @@ class Job:
     num_classes: int
     key: str
     libraries: dict[str, str]
+    results_version: int = RESULTS_VERSION
 
 
 def trial_key(
@@ -46,20 +48,12 @@ def trial_key(
 ) -> str:
     """Return the key of a trial: the SHA-256 of its parameters, data and `RESULTS_VERSION`.
 
-    Parameters
-    ----------
-    params
-        All parameters. Sections of other models do not count. The data count by their digests, so
-        `dataset` and `prepare` do not count.
-    evaluate
-        ``test`` or ``val``: which part is scored.
-    manifest
-        As returned by `stages.datasets.splits.manifest`.
+    Sections of other models do not count, nor do `dataset` and `prepare`: the data count by the
+    digests in their `manifest`. `evaluate` is the part that is scored, ``test`` or ``val``.
     """
-    shared = {key: params[key] for key in ("epochs", "seed", "train")}
     facts = {
         "results_version": RESULTS_VERSION,
-        "params": shared | {model: params[model]},
+        "params": {key: params[key] for key in ("epochs", "seed", "train", model)},
         "model": model,
         "data": {
             "image_shape": manifest["image_shape"],
@@ -84,25 +78,20 @@ def make_job(
 
 
 def run_trial(job: Job, *arrays: np.ndarray, log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Train and score one model.
-
-    Parameters
-    ----------
-    arrays
-        x and y of ``train``, of ``val`` and, if the trial is scored on it, of ``test``.
+    """Train and score one model on `arrays`: x and y of train, of val and, if scored, of test.
 
     Returns
     -------
     dict
         ``val_accuracy, val_loss, parameters, epochs_run``; with a test set, its figures from
         `scores.summary`; the keys of `Training.timing`; ``history``, one row per epoch.
-
-    Raises
-    ------
-    StageError
-        This worker has other library versions than the driver, or training failed.
     """
-    check_libraries(job.libraries)
+    here = {library: version(library) for library in job.libraries}
+    if here != job.libraries:
+        raise StageError(
+            f"the worker has {here}, the driver {job.libraries}: install the same requirements "
+            "on every node"
+        )
     train_data, val_data, *test_data = (
         Arrays(x, y) for x, y in zip(arrays[::2], arrays[1::2], strict=True)
     )
@@ -115,25 +104,11 @@ def run_trial(job: Job, *arrays: np.ndarray, log: Callable[[str], None] = print)
     validated = training.score(val_data)
     figures = {"val_accuracy": validated["accuracy"], "val_loss": validated["loss"]}
     for data in test_data:
-        workers = training.threads.inter_op
-        figures |= summary(data.y, predict(training.model, data.x, workers=workers))
+        probabilities = predict(training.model, data.x, workers=training.threads.inter_op)
+        figures |= summary(data.y, probabilities)
     return figures | {
         "parameters": training.model.count_params(),
         "epochs_run": len(training.history),
         **training.timing(),
         "history": training.history,
     }
-
-
-def check_libraries(wanted: Mapping[str, str]) -> None:
-    """Raise StageError if a library's version differs from `wanted`, the driver's version."""
-    for library, needed in wanted.items():
-        try:
-            here = version(library)
-        except PackageNotFoundError:
-            here = "none"
-        if here != needed:
-            raise StageError(
-                f"the worker has {library} {here}, the driver has {needed}: install the same "
-                "requirements on every node"
-            )

@@ -1,1 +1,1 @@
-"""Parts that all models share: layers, the model file, inference."""
+"""Code that all models share: layers, model files and their checks, inference."""

@@ -1,4 +1,4 @@
-"""Model files: equal models give equal bytes, and loading never runs code from the file."""
+"""Save and load model files. Equal models give equal bytes; loading never runs code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date in a ZIP archive
 def save_model(model: keras.Model, path: Path) -> None:
     """Save `model` in Keras's format, with equal bytes for equal models.
 
-    Keras stores the time of day, and memory addresses as `shared_object_id`s. This function
+    Keras stores the current time, and memory addresses as `shared_object_id`s. This function
     replaces them by a fixed date and by counters.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Class probabilities, accuracy and loss of a trained model."""
+"""Compute class probabilities, accuracy and loss of a trained model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREDICTION_BATCH = 250  # images per step
 def predict(model: keras.Model, x: np.ndarray, workers: int = 1) -> np.ndarray:
     """Return class probabilities, float32 (n, classes), for images `x`.
 
-    `workers` batches run at the same time. The batches, and so the results, do not depend on it.
+    `workers` batches run at the same time. The results do not depend on their number.
     """
 
     def probabilities(start: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def predict(model: keras.Model, x: np.ndarray, workers: int = 1) -> np.ndarray:
 
 
 def score(model: keras.Model, data: Arrays, workers: int = 1) -> dict[str, float]:
-    """Return accuracy and mean cross-entropy (nats) of a model, without dropout or augmentation."""
+    """Return accuracy (a fraction) and mean cross-entropy (nats) of a model on `data`."""
     probabilities = predict(model, data.x, workers)
     right = probabilities.argmax(axis=1) == data.y
     likelihood = probabilities[np.arange(len(data.y)), data.y].astype(np.float64)

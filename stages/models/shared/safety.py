@@ -1,8 +1,8 @@
-"""What a model file may hold, checked before Keras opens it.
+"""Check a model file before Keras opens it.
 
-Keras's safe mode refuses pickled functions, but builds whatever else a file names, of any size.
-Here a file may hold plain layers alone, weights that it truly contains, and no other members: no
-code to run, no bomb to unpack, no path to write to.
+Keras's safe mode refuses pickled functions, but builds any other object that a file names, of any
+size. We accept only files with plain layers, complete weights and no other members: no code to run,
+no decompression bomb, no path to write to.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ ALLOWED = {
 
 
 def check_archive(path: Path) -> None:
-    """Refuse a model file that holds more than a plain model.
+    """Refuse a model file that contains more than a plain model.
 
     Raises
     ------
     ValueError
-        It says what else the file holds.
+        The reason.
     Exception
-        Whatever the readers of ZIP, JSON, HDF5 and Keras raise on a damaged file.
+        The readers of ZIP, JSON, HDF5 and Keras raise many types on a damaged file.
     """
     with zipfile.ZipFile(path) as archive:
         infos = {info.filename: info for info in archive.infolist()}
@@ -62,7 +62,7 @@ def check_archive(path: Path) -> None:
             raise ValueError(f"it should hold {', '.join(sorted(MEMBERS))} and nothing else")
         if path.stat().st_size > MAX_FILE or infos[CONFIG].file_size > MAX_CONFIG:
             raise ValueError(f"it is larger than {MAX_FILE} bytes, or {CONFIG} than {MAX_CONFIG}")
-        for info in infos.values():  # Keras packs nothing
+        for info in infos.values():  # Keras compresses nothing
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise ValueError(f"{info.filename} is compressed")
         config = json.loads(archive.read(CONFIG))
@@ -74,7 +74,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_config(value: Any) -> None:
-    """Refuse every object that is not of an allowed class, wherever in the description it is."""
+    """Refuse any object, at any depth of a model's description, whose class is not allowed."""
     if isinstance(value, list):
         for item in value:
             check_config(item)
@@ -83,7 +83,7 @@ def check_config(value: Any) -> None:
     if "class_name" in value:
         module, name = value.get("module"), value["class_name"]
         if name not in ALLOWED.get(module, ()) or value.get("registered_name") not in (None, name):
-            raise ValueError(f"{module}.{name} is not one of the layers in safety.py")
+            raise ValueError(f"{module}.{name} is not allowed in stages/models/shared/safety.py")
     if value.get("unroll") or len(value.get("layers") or ()) > MAX_LAYERS:
         raise ValueError(f"it has an unrolled layer, or more than {MAX_LAYERS} layers")
     for item in value.values():
@@ -91,7 +91,7 @@ def check_config(value: Any) -> None:
 
 
 def held_bytes(weights: h5py.File, most: int) -> int:
-    """Return how many bytes the arrays of a file of weights have; refuse all but plain ones."""
+    """Return the size in bytes of all arrays in a weights file. Refuse unusual arrays and links."""
     waiting, total, seen = [weights], 0, 0
     while waiting:
         group = waiting.pop()
@@ -100,34 +100,45 @@ def held_bytes(weights: h5py.File, most: int) -> int:
             link = group.get(name, getlink=True)
             item = group[name] if isinstance(link, h5py.HardLink) else None
             if seen > MAX_ITEMS or not isinstance(item, h5py.Group | h5py.Dataset):
-                raise ValueError(f"{name} among the weights is a link, or one item too many")
+                raise ValueError(f"{name} in the weights file is a link, or one item too many")
             if isinstance(item, h5py.Group):
                 waiting.append(item)
                 continue
             if item.chunks or item.external or item.is_virtual or item.dtype.kind not in "fiu":
-                raise ValueError(f"{name} among the weights is not a plain array")
+                raise ValueError(f"{name} in the weights file is not a plain array")
             total += item.nbytes
             if total > most:
-                raise ValueError("it claims more bytes of weights than it holds")
+                raise ValueError("it claims more bytes of weights than it has")
             if not np.isfinite(item[()]).all():
-                raise ValueError("it has weights that are not finite")
+                raise ValueError("it has weights that are NaN or infinite")
     return total
 
 
 def check_size(config: dict[str, Any], held: int) -> None:
-    """Refuse a model with more weights than its file holds, by building it without any."""
+    """Refuse a model that describes more weights than its file has. Builds it without values."""
     try:
         with keras.StatelessScope(initialize_variables=False):  # shapes, no values
             model = keras.saving.deserialize_keras_object(
                 config | {"compile_config": None}, safe_mode=True
             )
-    finally:  # or the next scope that ends would give these variables values
+    finally:  # otherwise the next scope that ends would give these variables values
         global_state.set_global_attribute("uninitialized_variables", [])
+    check_shapes(model, held)
+
+
+def check_model(model: keras.Model) -> None:
+    """Refuse a model whose file `check_archive` would refuse."""
+    check_config(keras.saving.serialize_keras_object(model))
+    check_shapes(model, MAX_FILE)
+
+
+def check_shapes(model: keras.Model, most: int) -> None:
+    """Refuse a model that is not Sequential or too large: `most` bytes of weights are allowed."""
     if not isinstance(model, keras.Sequential) or not model.built:
         raise ValueError("it is not a Sequential model with a known input")
-    needed = sum(math.prod(variable.shape) for variable in model.weights) * WEIGHT_SIZE
-    if needed > held:
-        raise ValueError(f"it describes {needed} bytes of weights and holds {held}")
     for layer in model.layers:
         if math.prod(layer.output.shape[1:]) > MAX_OUTPUT:
-            raise ValueError(f"{layer.name} makes more than {MAX_OUTPUT} values of an image")
+            raise ValueError(f"{layer.name} returns more than {MAX_OUTPUT} values per image")
+    needed = sum(math.prod(variable.shape) for variable in model.weights) * WEIGHT_SIZE
+    if needed > most:
+        raise ValueError(f"it needs {needed} bytes of weights; only {most} are there or allowed")

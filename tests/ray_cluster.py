@@ -1,9 +1,9 @@
-"""A Ray cluster of two nodes with a processor each, on the loopback address, for the tests.
+"""Start a Ray cluster of N nodes with one core each, on the loopback address.
 
-    python tests/two_nodes.py
+    python tests/ray_cluster.py N
 
-Prints the address for RAY_ADDRESS; at the first line on standard input it kills the second node
-with all that runs there, and says so; at the end of the input it ends.
+Prints the address for RAY_ADDRESS. For each line on standard input it kills one node, with all that
+runs there, and prints "killed". It stops at the end of the input.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 96 * 2
 
 def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    second = cluster.add_node(**NODE)
+    others = [cluster.add_node(**NODE) for _ in range(int(sys.argv[1]) - 1)]
     cluster.wait_for_nodes()
     print(cluster.address, flush=True)
-    if sys.stdin.readline():
-        cluster.remove_node(second, allow_graceful=False)
+    while sys.stdin.readline():
+        cluster.remove_node(others.pop(), allow_graceful=False)
         print("killed", flush=True)
-    sys.stdin.read()
     cluster.shutdown()
 
 
