@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 from collections.abc import Collection
@@ -122,45 +121,9 @@ def test_bad_parameters_end_in_one_line(
     assert ("dataset=digits" in line) == ("dataset" in changes)
 
 
-@pytest.mark.extra
-@pytest.mark.parametrize("kind", ["truncated", "wrong content"])
-def test_a_bad_cached_file_ends_in_one_line_and_stays(clone, make_npz, tmp_path, kind):
-    cached = tmp_path / "keras/datasets/mnist.npz"
-    cached.parent.mkdir(parents=True)
-    content = make_npz().read_bytes()
-    cached.write_bytes(content if kind == "wrong content" else content[:300])
-    clone.environment = clone.environment | {"KERAS_HOME": str(tmp_path / "keras")}
-    clone.set({"dataset": "mnist"})
-    assert str(cached) in fails_clearly(clone, "prepare")
-    assert names(cached.parent) == ["mnist.npz"]
-
-
 def test_a_file_in_the_place_of_a_folder_ends_in_one_line(project):
     project.path("data").write_text("in the way")
     done = project.stage("prepare", status=1)
     assert len(done.stderr.splitlines()) == 1
     assert "data" in done.stderr
     assert project.read("data") == "in the way"
-
-
-@pytest.mark.extra
-def test_a_read_only_folder_ends_in_one_line(clone):
-    as_user = []
-    if os.geteuid() == 0:  # root may write anywhere, unless it gives up that capability
-        if not shutil.which("setpriv"):
-            pytest.skip("root ignores permissions, and setpriv is not installed")
-        as_user = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
-    clone.set({"prepare.split_seed": 7})
-    data = clone.path("data")
-    shutil.rmtree(data)
-    data.mkdir()
-    data.chmod(0o555)
-    try:
-        done = clone.run(*as_user, "dvc", "repro", "prepare", status=None)
-    finally:
-        data.chmod(0o755)
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert re.fullmatch(r"error: data/.*Permission denied", lines[0])
-    assert names(data) == []

@@ -1,4 +1,4 @@
-"""`dvc plots` and the report page, drawn by a real browser that has no network."""
+"""`dvc plots` and the report page in a real browser without a network."""
 
 from __future__ import annotations
 
@@ -11,19 +11,34 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_data import ROOT, build_tree
+from conftest import IDENTITY, ROOT
+from report_data import build_tree
 
 from stages import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
-# DVC's page fetches Vega from this host; here the library comes from vl-convert-python.
+# DVC's page loads Vega from this host. Here it gets vl-convert-python's copy.
 VEGA_HOST = "https://cdn.jsdelivr.net/npm/"
-MODELS = ("cnn", "lstm", "hybrid")
-PATIENCE = 120_000  # ms; the usual 30 s may pass on a busy machine
+MODELS = ("cnn", "lstm", "hybrid", "transformer", "a_model_with_quite_a_long_name")
+PATIENCE = 120_000  # ms; the default of 30 s can pass on a busy machine
+SHAPES = {  # number of models, classes, epochs
+    "small": (3, "0123456789", 2),
+    "large": (5, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", 50),
+    "strange": (3, ["<b>bold</b>", "数字", "عربي", "a class name that goes on and on and on"], 5),
+}
+OPTIONS = {
+    "light": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": {"width": 360, "height": 740}},
+    "print": {},
+}
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = [
+    pytest.mark.extra,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,122 +53,119 @@ def browser():
         running.close()
 
 
-@pytest.fixture(scope="module")
-def vega():
-    import vl_convert
-
-    return vl_convert.javascript_bundle(
-        "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
-    )
-
-
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A repository with two commits of made-up results."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in (("NAME", "test"), ("EMAIL", "test@localhost")):
-        monkeypatch.setenv(f"GIT_AUTHOR_{name}", value)
-        monkeypatch.setenv(f"GIT_COMMITTER_{name}", value)
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    shell("git", "init", "-q")
-    dvc("init", "-q")
-    shutil.copytree(ROOT / ".dvc/plots", tmp_path / ".dvc/plots")
-    dvc("config", "core.analytics", "false")
-    for epochs in (5, 8):
-        for folder in ("data", "metrics", "plots"):
-            shutil.rmtree(tmp_path / folder, ignore_errors=True)
-        build_tree(tmp_path, MODELS, list("0123456789"), epochs)
-        report.main()
-        shell("git", "add", "-A")
-        shell("git", "commit", "-qm", f"{epochs} epochs")
-    return tmp_path
+def open_page(browser, tmp_path, request):
+    """Return a function that opens a file and returns its page; then check for problems.
+
+    It keeps a screenshot, in the folder `SCREENSHOTS` if that is set.
+    """
+    opened = []
+
+    def open_file(path: Path, route=None, media: str = "screen", **options):
+        page, problems = browser.new_page(**options), []
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.route(lambda url: not url.startswith(("file:", "data:")), route or (
+            lambda blocked: problems.append(blocked.request.url) or blocked.abort()
+        ))  # fmt: skip
+        page.emulate_media(media=media)
+        page.goto(path.as_uri())
+        opened.append((page, problems))
+        return page
+
+    yield open_file
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    for page, problems in opened:
+        page.screenshot(path=folder / f"{request.node.name}.png", full_page=True)
+        page.close()
+        assert problems == []
 
 
-def shell(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*command: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | IDENTITY
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 def dvc(*arguments: str) -> str:
-    return shell(sys.executable, "-m", "dvc", *arguments)
+    return run(sys.executable, "-m", "dvc", *arguments)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A repository with two commits of invented results."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copy(ROOT / "dvc.yaml", folder)
+        run("git", "init", "-q")
+        dvc("init", "-q")
+        shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
+        dvc("config", "core.analytics", "false")
+        for epochs in (5, 8):
+            build_tree(MODELS[:3], "0123456789", epochs)
+            report.main()
+            run("git", "add", "-A")
+            run("git", "commit", "-qm", f"{epochs} epochs")
+    return folder
 
 
 @pytest.mark.parametrize("command", [("show",), ("diff", "HEAD~1")])
-def test_dvc_plots_draw(project, browser, vega, command, tmp_path):
-    said = dvc("plots", *command)
-    assert "WARNING" not in said
-    assert "ERROR" not in said
-    page, problems = browser.new_page(), []
-    page.set_default_timeout(PATIENCE)
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.route(
-        f"{VEGA_HOST}**",
-        lambda route: route.fulfill(
-            body=vega if "vega-embed" in route.request.url else "", content_type="text/javascript"
-        ),
+def test_dvc_draws_every_plot(project, open_page, command, monkeypatch):
+    import vl_convert
+
+    vega = vl_convert.javascript_bundle(
+        "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
     )
-    page.goto((project / "dvc_plots/index.html").as_uri())
-    shown = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
-    charts = shown.count("vegaEmbed(")
-    assert "dvc_inferred" not in shown
-    assert '"field": "step"' not in shown  # DVC's axis where nobody named one
-    for name in yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["plots"]:
-        (key,) = name
-        assert re.sub(r"\W", "_", key) in shown
+    monkeypatch.chdir(project)
+    printed = dvc("plots", *command)
+    assert "WARNING" not in printed
+    assert "ERROR" not in printed
+    text = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert "dvc_inferred" not in text
+    assert '"field": "step"' not in text  # DVC's x axis if dvc.yaml names none
+    for (name,) in yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["plots"]:
+        assert re.sub(r"\W", "_", name) in text
+
+    def library(route):
+        assert route.request.url.startswith(VEGA_HOST)
+        body = vega if "vega-embed" in route.request.url else ""
+        route.fulfill(body=body, content_type="text/javascript")
+
+    page = open_page(project / "dvc_plots/index.html", library)
+    charts = text.count("vegaEmbed(")
     page.wait_for_function(
         f"document.querySelectorAll('.vega-embed canvas, .vega-embed svg.marks').length >= {charts}"
     )
-    keep(page, f"dvc_plots_{command[0]}", tmp_path)
-    assert problems == []
-    page.close()
 
 
-@pytest.mark.parametrize(
-    ("models", "classes", "epochs"),
-    [(3, [str(i) for i in range(10)], 2), (5, [chr(65 + i) for i in range(26)], 50),
-     (3, ["<b>bold</b>", "数字", "عربي", "a class name that goes on and on and on"], 5)],
-)  # fmt: skip
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"color_scheme": "dark"}, {"viewport": {"width": 360, "height": 740}}, {"media": "print"}],
-    ids=["light", "dark", "phone", "print"],
-)
-def test_report_fits(tmp_path, monkeypatch, browser, models, classes, epochs, options):
-    monkeypatch.chdir(tmp_path)
-    names = (*MODELS, "transformer", "a_model_with_quite_a_long_name")[:models]
-    build_tree(tmp_path, names, classes, epochs)
-    report.main()
-    media = {k: v for k, v in options.items() if k == "media"}
-    page, problems = browser.new_page(**{k: v for k, v in options.items() if k != "media"}), []
-    page.set_default_timeout(PATIENCE)
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("request", lambda request: problems.append(request.url)
-            if not request.url.startswith(("file:", "data:")) else None)  # fmt: skip
-    if media:
-        page.emulate_media(**media)
-    page.goto((tmp_path / "plots/report.html").as_uri())
-    keep(page, f"report_{models}_{len(classes)}_{'_'.join(map(str, options))}", tmp_path)
-    assert problems == []
+@pytest.fixture(scope="module", params=SHAPES)
+def shape(request, tmp_path_factory):
+    """The path of a report, and its number of models."""
+    models, classes, epochs = SHAPES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build_tree(MODELS[:models], classes, epochs)
+        report.main()
+    return folder / "plots/report.html", models
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_the_report_fits(shape, open_page, kind):
+    path, models = shape
+    page = open_page(path, media="print" if kind == "print" else "screen", **OPTIONS[kind])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("svg[role=img][aria-label]").count() == 4 + models + 1
     assert page.locator("img:not([alt])").count() == 0
-    if "viewport" in options:  # each model's test accuracy is on the screen, unscrolled
-        for cell in page.locator('#results .cards tbody td[data-label="test %"]').all():
+    if kind == "phone":  # each model's test accuracy is visible without scrolling sideways
+        for cell in page.locator('#results .cards tbody td[data-label="test (%)"]').all():
             box = cell.bounding_box()
-            assert 0 <= box["x"] < box["x"] + box["width"] <= options["viewport"]["width"]
-        boxes = page.locator("#results .scroll").evaluate_all(
-            "all => all.map(box => box.scrollWidth - box.clientWidth)"
-        )
-        assert boxes == [0, 0]
-    page.keyboard.press("Tab")  # to the first link, or on paper, which has none, the first table
-    assert page.evaluate("document.activeElement.tagName") == ("DIV" if media else "A")
-    page.close()
-
-
-def keep(page, name: str, folder: Path) -> None:
-    """Take a screenshot, into `SCREENSHOTS` where a person wants to look at it."""
-    page.screenshot(
-        path=Path(os.environ.get("SCREENSHOTS", folder)) / f"{name}.png", full_page=True
-    )
+            assert 0 <= box["x"] < box["x"] + box["width"] <= 360
+        wider = "all => all.map(box => box.scrollWidth - box.clientWidth)"
+        assert page.locator("#results .scroll").evaluate_all(wider) == [0, 0]
+    page.keyboard.press("Tab")  # to the first link; print has none, so to the first table
+    assert page.evaluate("document.activeElement.tagName") == ("DIV" if kind == "print" else "A")

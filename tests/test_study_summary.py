@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats
+from study_data import invented_results
 
 from stages.common.overrides import with_overrides
 from stages.common.params import parse_params
 from stages.evaluation.significance import holm
-from studies.engine.grid import Study, trials
 from studies.engine.summary import cells, command, paired, spread, table
 
 
 @pytest.fixture
 def make_results(tiny_document):
-    """Return a function that gives a study, its trials with invented figures, and the defaults."""
-
-    def make(grid: dict | list, **others):
-        facts = {"description": "a test", "evaluate": "test", "grid": grid} | others
-        study = Study.model_validate(facts)
-        random = np.random.default_rng(0)
-        found = []
-        for trial in trials(study, tiny_document, cpus=1):
-            accuracy = float(random.normal(0.9, 0.01))
-            figures = {
-                "accuracy": accuracy, "loss": 1 - accuracy, "macro_f1": accuracy, "errors": 5,
-                "val_accuracy": accuracy - 0.01, "val_loss": 0.3, "parameters": 99,
-                "epochs_run": trial.params.epochs, "train_seconds": random.uniform(1, 9),
-                "seconds_per_epoch": 1.0, "processor": "invented",
-                "threads": {"intra_op": 1, "inter_op": 1, "batch_parts": 2},
-            }  # fmt: skip
-            if study.evaluate == "val":
-                for key in ("accuracy", "loss", "macro_f1", "errors"):
-                    del figures[key]
-            found.append((trial, figures))
-        return study, found, parse_params(tiny_document)
-
-    return make
+    """Return `invented_results` for the tiny parameters."""
+    return partial(invented_results, tiny_document)
 
 
 def accuracies(found, model: str, epochs: int) -> list[float]:

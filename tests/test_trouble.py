@@ -1,7 +1,7 @@
 """Trouble from outside ends in the right figures or in one clear line, never in wrong figures.
 
-Failed downloads are in test_datasets.py, read-only folders in test_pipeline.py, damaged models and
-arrays in test_archive.py, test_evaluate.py and test_prepare.py.
+Failed downloads are in test_datasets.py, damaged models and arrays in test_archive.py,
+test_evaluate.py and test_prepare.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from conftest import Project, names
 
 from stages import report
 from stages.common.cli import StageError
-from tools import results
 
-FIGURES = ("metrics/evaluation.json", "metrics/train", "plots/confusion", "plots/history",
-           "plots/per_class", "plots/calibration")  # fmt: skip
 WAIT = 600  # seconds
 LIMITED = (  # run a module that can write at most so many bytes to one file
     "import os, resource, sys; size = int(sys.argv[1]);"
@@ -124,20 +121,3 @@ def test_the_report_refuses_every_incomplete_file(clone, monkeypatch):
         assert clone.read("metrics/results.csv") == table
         clone.path(name).write_bytes(content)
     report.main()  # nothing else was wrong
-
-
-def test_an_incomplete_table_is_not_printed(clone, monkeypatch, capsys):
-    monkeypatch.chdir(clone.folder)
-    halve(clone, "metrics/results.csv")
-    with pytest.raises(StageError, match=r"metrics/results\.csv is not a complete CSV"):
-        results.main()
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.extra
-def test_repro_repairs_incomplete_outputs(clone):
-    cut = ("metrics/train/lstm.json", "plots/history/cnn.csv", "data/models/hybrid.keras")
-    contents = {name: halve(clone, name) for name in cut}
-    clone.dvc("repro")
-    assert {name: clone.path(name).read_bytes() for name in cut} == contents
-    assert clone.run("git", "diff", "--stat", "HEAD", "--", *FIGURES).stdout == ""

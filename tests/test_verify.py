@@ -136,6 +136,7 @@ def test_elsewhere_the_data_must_be_the_same(elsewhere, differences):
 def test_settings_are_those_of_dvc_exp_run(tiny_document):
     wanted = changed(tiny_document, ["epochs=7", "lstm.units=[4, 5]", "cnn.learning_rate=1e-05"])
     assert (wanted["epochs"], wanted["lstm"]["units"]) == (7, [4, 5])
+    assert wanted["cnn"]["learning_rate"] == 1e-05
     assert changed(tiny_document, []) == tiny_document
 
 

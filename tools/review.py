@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from markupsafe import Markup
 from scipy import stats
 
@@ -170,7 +169,7 @@ def stale_stages() -> list[str]:
     except DvcException as error:
         raise StageError(one_line(error)) from None
     stages, lock = (
-        yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.exists() else {}
+        read_yaml(path)["stages"] if path.exists() else {}
         for path in (Path("dvc.yaml"), Path("dvc.lock"))
     )
     ignored = ["data", *(path for stage in stages.values() for path in stage["outs"])]

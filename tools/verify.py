@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML, YAMLError
 
 from stages.common.cli import INTERRUPTED, StageError, one_line, run
 from stages.common.files import read_csv, read_json
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder of the clones; existing ones continue")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # show each line at once, also in a log
-    committed = yaml.safe_load(git("show", f"HEAD:./{PARAMS_FILE}"))
+    committed = parse_yaml(git("show", f"HEAD:./{PARAMS_FILE}"))
     wanted = changed(committed, arguments.settings)
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="verify-"))).resolve()
     try:
@@ -89,14 +90,19 @@ def verify(folder: Path, params: dict[str, Any], *, two_runs: bool) -> bool:
 # --- running ------------------------------------------------------------------------------
 
 
+def parse_yaml(text: str) -> Any:
+    """Parse text as DVC does (YAML 1.2)."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
 def changed(document: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Return parameters with `key=value` settings, as `dvc exp run -S` would set them."""
     values = {}
     for setting in settings:
         key, _, text = setting.partition("=")
         try:
-            values[key] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+            values[key] = parse_yaml(text)
+        except (YAMLError, ValueError) as error:
             raise StageError(f"-S {setting}: {one_line(error)}") from None
     wanted = with_overrides(document, values)
     parse_params(wanted)

@@ -167,10 +167,11 @@ def run_missing(jobs: Sequence[Job], arrays: Arrays, cpus: int, gpus: float) -> 
                 if ended_epochs and ended < len(jobs):
                     seconds = spent * (sum(epochs) - ended_epochs) / ended_epochs
                     left = f", about {duration(seconds)} left"
+                waiting = "waiting" if progress.running else "waiting for a node with free cores"
                 print(
                     f"{clear}{ended - len(failures)} done, {progress.running} running, "
-                    f"{progress.waiting} waiting, {len(failures)} failed, {duration(spent)} so far"
-                    f"{left}",
+                    f"{progress.waiting} {waiting if progress.waiting else 'waiting'}, "
+                    f"{len(failures)} failed, {duration(spent)} so far{left}",
                     end="" if clear and ended < len(jobs) else "\n",
                     flush=True,
                 )
