@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import yaml
 from conftest import ROOT, names, set_keys, tiny_arrays
 
 from stages.common.arrays import Arrays
-from stages.common.cli import StageError
 from stages.common.params import parse_params
 from stages.training import checkpoints
 from stages.training.checkpoints import DIGEST, KEPT, Checkpoint, Progress
@@ -67,29 +65,23 @@ def train(tiny_document, tmp_path, monkeypatch) -> Callable[..., Training]:
     keras.config.set_dtype_policy("float32")
 
 
-def figures(training: Training) -> list[dict]:
-    return [{key: row[key] for key in row if key != "seconds"} for row in training.history]
-
-
 @pytest.mark.parametrize(
     "recipe",
     [each if each in FAST else pytest.param(each, marks=pytest.mark.extra) for each in RECIPES],
 )
 def test_an_interrupted_training_ends_in_the_same_bytes(train, recipe):
-    expected = train(recipe)
-    last = expected.checkpoint.path.read_bytes()
-    expected.checkpoint.remove()
-    after = min(AFTER, len(expected.history) - 1)
+    def result(training: Training) -> tuple:
+        weights = [variable.numpy().tobytes() for variable in training.model.variables]
+        optimizer_too = [array.tobytes() for array in training.checkpoint.load().variables]
+        training.checkpoint.remove()
+        return [row | {"seconds": 0} for row in training.history], weights, optimizer_too
+
+    expected = result(train(recipe))
     with pytest.raises(KillError):
-        train(recipe, after)
+        train(recipe, after=min(AFTER, len(expected[0]) - 1))
     training = train(recipe)
-    assert (training.resumed, expected.resumed) == (1, 0)
-    assert figures(training) == figures(expected)
-    for one, other in zip(training.model.variables, expected.model.variables, strict=True):
-        assert one.numpy().tobytes() == other.numpy().tobytes()
-    found, complete = training.checkpoint.load(), load_from(expected.checkpoint, last)
-    for one, other in zip(found.variables, complete.variables, strict=True):
-        assert one.tobytes() == other.tobytes(), "also those of the optimizer"
+    assert training.resumed == 1
+    assert result(training) == expected
 
 
 def load_from(checkpoint: Checkpoint, content: bytes) -> Progress:
@@ -104,21 +96,6 @@ def test_a_finished_early_stop_is_not_continued(train):
     assert again.history == stopped.history
     for one, two in zip(again.model.get_weights(), stopped.model.get_weights(), strict=True):
         assert np.array_equal(one, two)
-
-
-def test_a_diverging_training_keeps_its_last_good_checkpoint(train):
-    with pytest.raises(KillError):
-        train("lstm, rmsprop", after=1)
-    (path,) = checkpoints.FOLDER.iterdir()
-    checkpoint = Checkpoint("lstm", {})
-    checkpoint.path, checkpoint.key = path, path.stem.split("-")[1]
-    progress = checkpoint.load()
-    next(value for value in progress.variables if value.ndim == 2)[:] = np.nan  # a kernel
-    checkpoint.save(progress)
-    good = path.read_bytes()
-    with pytest.raises(StageError, match=r"diverges.* after epoch 2"):
-        train("lstm, rmsprop")
-    assert path.read_bytes() == good
 
 
 def test_the_key_changes_with_data_and_parameters_of_the_training_only(train, monkeypatch):
@@ -154,9 +131,6 @@ def test_the_key_changes_with_the_code_of_the_stage_only(tmp_path, monkeypatch):
         assert (key != old) == any(path.is_relative_to(dep) for dep in deps), path
 
 
-# --- the file -----------------------------------------------------------------------------
-
-
 @pytest.fixture
 def saved(tmp_path) -> Checkpoint:
     checkpoint = Checkpoint("cnn", {"seed": 1}, tmp_path)
@@ -176,21 +150,16 @@ def test_a_checkpoint_is_read_as_it_was_saved(saved):
     assert np.array_equal(found.best_weights[0], np.ones(3))
 
 
-def damages(content: bytes) -> dict[str, bytes]:
-    random = np.random.default_rng(0)
-    found = {f"{n} bytes": content[:n] for n in (0, 1, 32, 33, len(content) // 2, len(content) - 1)}
-    for at in (0, 31, 32, len(content) - 1, *random.integers(0, len(content), 40)):
-        changed = bytearray(content)
-        changed[at] ^= 1 << int(random.integers(8))
-        found[f"bit of byte {at}"] = bytes(changed)
-    return found | {"longer": content + b"x", "other content": b"x" * len(content)}
-
-
 def test_a_damaged_checkpoint_is_reported_and_not_used(saved, capsys):
-    for damage, content in damages(saved.path.read_bytes()).items():
-        assert load_from(saved, content) is None, damage
-        said = f"ignoring the damaged checkpoint {re.escape(str(saved.path))} .*starts at epoch 1\n"
-        assert re.fullmatch(said, capsys.readouterr().out), damage
+    good, random = saved.path.read_bytes(), np.random.default_rng(0)
+    bad = [good[:size] for size in (0, 1, 32, 33, len(good) // 2, len(good) - 1)]
+    bad += [good + b"x", b"x" * len(good)]
+    for at in (0, 31, 32, len(good) - 1, *random.integers(0, len(good), 40)):
+        bad.append(good[:at] + bytes([good[at] ^ 1 << random.integers(8)]) + good[at + 1 :])
+    for content in bad:
+        assert load_from(saved, content) is None
+        said = rf"ignoring the damaged checkpoint {saved.path} .*starts at epoch 1\n"
+        assert re.fullmatch(said, capsys.readouterr().out)
 
 
 def test_a_renamed_checkpoint_of_another_training_is_not_used(saved, tmp_path, capsys):
@@ -203,22 +172,11 @@ def test_a_renamed_checkpoint_of_another_training_is_not_used(saved, tmp_path, c
     assert "it belongs to a different training" in capsys.readouterr().out
 
 
-class Trap:
-    """Makes the folder `sprung` when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("sprung",)
-
-
-def test_a_checkpoint_runs_no_code(saved, tmp_path, monkeypatch, capsys):
-    """Also if its digest is right."""
-    monkeypatch.chdir(tmp_path)
+def test_a_checkpoint_is_not_unpickled(saved, capsys):
     arrays = io.BytesIO()
-    np.savez(arrays, facts=np.array([Trap()], object))
-    for content in (arrays.getvalue(), pickle.dumps(Trap())):
-        assert load_from(saved, DIGEST(content).digest() + content) is None
-        assert "damaged checkpoint" in capsys.readouterr().out
-    assert names(tmp_path) == [saved.path.name]
+    np.savez(arrays, facts=np.array([None], object))
+    assert load_from(saved, DIGEST(arrays.getvalue()).digest() + arrays.getvalue()) is None
+    assert "Object arrays cannot be loaded" in capsys.readouterr().out
 
 
 def test_only_the_newest_checkpoints_of_a_model_are_kept(tmp_path):

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -14,18 +14,8 @@ from conftest import ROOT
 from stages.common.cli import INTERRUPTED, NEARLY_FULL, RESUME, StageError, run
 
 
-def python(script: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        check=False,
-    )
-
-
 def ending(error: BaseException) -> str:
-    """Return the line with which a command ends that raises `error`. Its exit status is 1."""
+    """Return the line with which a command that raises `error` ends. Its exit status is 1."""
 
     def main():
         raise error
@@ -35,19 +25,17 @@ def ending(error: BaseException) -> str:
     return ended.value.code  # `sys.exit` prints a text and gives status 1
 
 
-def test_a_users_mistake_gives_one_line():
+def test_a_users_mistake_gives_one_printable_line_whatever_it_quotes():
     assert ending(StageError("the key is wrong")) == "error: the key is wrong"
-
-
-def test_a_message_is_one_printable_line_whatever_it_quotes():
     assert str(StageError("a\nb\x1b[31m\u2028 ç 数")) == "a b\\x1b[31m ç 数"
     assert len(str(StageError("x" * 10_000))) == 1000
 
 
-def test_a_system_error_names_the_file(tmp_path):
-    with pytest.raises(SystemExit) as ended:
-        run((tmp_path / "none").read_text)
-    assert ended.value.code == f"error: {tmp_path / 'none'}: No such file or directory"
+def test_a_system_error_names_the_file_and_a_bug_keeps_its_traceback():
+    error = FileNotFoundError(2, "No such file or directory", "a.txt")
+    assert ending(error) == "error: a.txt: No such file or directory"
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(
@@ -60,22 +48,21 @@ def test_a_system_error_names_the_file(tmp_path):
     ],
 )
 def test_a_full_disk_is_named_only_if_the_disk_is_full(monkeypatch, error, free, hint):
-    usage = namedtuple("Usage", "free")(free)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     assert ending(error).endswith("; the disk is full") == hint
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(lambda: 1 / 0)
-
-
-def test_characters_that_the_terminal_lacks_are_printed_as_escapes():
-    script = "from stages.common.cli import run; run(lambda: print('28×28 …'))"
-    assert python(script, PYTHONIOENCODING="latin-1").stdout == b"28\xd728 \\u2026\n"
-
-
-def test_ctrl_c_tells_how_to_continue():
-    script = "from stages.common.cli import run\ndef main(): raise KeyboardInterrupt\nrun(main)"
-    done = python(script)
-    assert (done.returncode, done.stderr.decode()) == (INTERRUPTED, f"{RESUME}\n")
+@pytest.mark.parametrize(
+    ("main", "status", "stdout", "stderr"),
+    [
+        ("lambda: print('28×28 …')", 0, b"28\xd728 \\u2026\n", ""),  # no "…" in Latin-1
+        ("lambda: exec('raise KeyboardInterrupt')", INTERRUPTED, b"", f"{RESUME}\n"),
+    ],
+)
+def test_output_fits_the_terminal_and_ctrl_c_tells_how_to_continue(main, status, stdout, stderr):
+    done = subprocess.run(
+        [sys.executable, "-c", f"from stages.common.cli import run; run({main})"],
+        cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (status, stdout, stderr)

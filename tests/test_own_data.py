@@ -20,31 +20,20 @@ X, Y, Y_TEST = (ARRAYS[key] for key in ("x_train", "y_train", "y_test"))
 
 @pytest.mark.parametrize("side", [(12, 12), (9, 7), (12, 8, 1), (6, 9, 3)])
 def test_images_of_any_size_are_loaded(make_npz, side):
-    path = make_npz(side=side)
+    path = make_npz({"y_test": Y_TEST[:, None]}, side=side)  # labels may be a column
     dataset = load_dataset(str(path))
     with np.load(path) as arrays:
         assert dataset.x_train.shape == (60, *side, *([1] if len(side) == 2 else []))
         assert np.array_equal(dataset.x_train.ravel(), arrays["x_train"].ravel())
-        assert np.array_equal(dataset.y_test, arrays["y_test"])
-    assert (dataset.x_test.dtype, dataset.y_train.dtype) == (np.uint8, np.int32)
+        assert np.array_equal(dataset.y_test, arrays["y_test"].ravel())
+    assert (dataset.x_test.dtype, dataset.y_test.dtype) == (np.uint8, np.int32)
     assert dataset.class_names == ("0", "1", "2")
 
 
-def test_labels_may_be_a_column(make_npz):
-    assert np.array_equal(load_npz(make_npz({"y_train": Y[:, None]})).y_train, Y)
-
-
-@pytest.mark.parametrize(
-    ("class_names", "expected"),
-    [
-        (["cat", "dog", "Kühe"], ("cat", "dog", "Kühe")),
-        ([b"cat", b"dog", b"cow"], ("cat", "dog", "cow")),
-        ([3, 5, 8], ("3", "5", "8")),
-        (["می\u200cخواهم", "👩\u200d🔬", "c"], ("می\u200cخواهم", "👩\u200d🔬", "c")),
-    ],
-)
-def test_class_names_may_be_text_bytes_or_numbers(make_npz, class_names, expected):
-    assert load_npz(make_npz({"class_names": np.array(class_names)})).class_names == expected
+def test_class_names_may_be_text_bytes_or_numbers(make_npz):
+    for given in (["cat", "dog", "Kühe"], [b"a", b"b", b"c"], [3, 5, 8], ["👩\u200d🔬", "b", "c"]):
+        found = load_npz(make_npz({"class_names": np.array(given)})).class_names
+        assert found == tuple(n.decode() if isinstance(n, bytes) else str(n) for n in given)
 
 
 WHOLE_NUMBERS, LIST = "whole numbers from 0 to 255", "should be a list of whole numbers"
@@ -95,10 +84,9 @@ def test_bad_arrays_are_refused(make_npz, changes, reason):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_the_largest_allowed_file_is_prepared_within_2_gb(project, tmp_path, order):
+def test_the_largest_allowed_file_is_prepared_within_2_gb(project, tmp_path):
     n = (MAX_ARRAYS - 2**20) // (1000 * 1000)
-    x = np.zeros((n - 2, 1000, 1000), np.uint8, order=order)
+    x = np.zeros((n - 2, 1000, 1000), np.uint8, order="F")
     y = np.arange(n - 2) % 2
     np.savez_compressed(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
     project.set({"dataset": str(tmp_path / "a.npz")})

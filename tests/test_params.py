@@ -5,46 +5,41 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import time
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, set_keys
+from conftest import ROOT, set_keys
 
 from stages.common.cli import StageError
 from stages.common.overrides import flatten
 from stages.common.params import load_params, parse_params, read_yaml
 
 AT_LEAST_0, AT_LEAST_1 = "greater than or equal to 0", "greater than or equal to 1"
-WRONG = [  # key, value, what the message must say is allowed
-    ("epochs", 0, AT_LEAST_1), ("epochs", 2.5, "integer, for example epochs=10"),
-    ("epochs", "ten", "integer"), ("epochs", True, "integer"), ("epochs", None, "integer"),
-    ("seed", -1, AT_LEAST_0), ("seed", 2**31, "less than 2147483648"),
-    ("dataset", "minst", "mnist, fashion_mnist, digits or the path of an .npz file"),
-    ("dataset", 7, "string"), ("prepare", 3, "dictionary"),
-    ("prepare.val_fraction", 0.0, "greater than 0"), ("prepare.val_fraction", 1.0, "less than 1"),
-    ("prepare.split_seed", 1.5, "integer"),
-    ("train.batch_size", 0, AT_LEAST_1),
-    ("train.batch_size", 10**6 + 1, "less than or equal to 1000000"),
-    ("train.optimizer", "adagrad", "'adam', 'adamw', 'rmsprop' or 'sgd'"),
-    ("train.schedule", "linear", "'constant', 'cosine' or 'one_cycle'"),
-    ("train.precision", "float16", "'float32' or 'mixed_bfloat16'"),
-    ("train.warmup", 1, "less than 1"), ("train.clip_norm", -1.0, AT_LEAST_0),
-    ("train.threads", -1, AT_LEAST_0), ("train.early_stopping", -1, AT_LEAST_0),
-    ("cnn.filters", [], "at least 1 item, for example cnn.filters=[32,64]"),
-    ("cnn.filters", "32", "list"),
-    ("cnn.padding", "full", "'valid' or 'same'"), ("cnn.kernel_size", 0, AT_LEAST_1),
-    ("cnn.batch_norm", "yes", "boolean"), ("lstm.bidirectional", 1, "boolean"),
-    ("cnn.dropout", 1.0, "less than 1"), ("cnn.dropout", -0.1, AT_LEAST_0),
-    ("cnn.dropout", "half", "number"), ("cnn.learning_rate", 0.0, "greater than 0"),
-    ("cnn.learning_rate", float("nan"), "finite"), ("cnn.learning_rate", float("inf"), "finite"),
-    ("cnn.label_smoothing", 1.0, "less than 1"), ("cnn.zoom", 1.0, "less than 1"),
-    ("cnn.rotation", 181.0, "less than or equal to 180"), ("lstm.shift", -1, AT_LEAST_0),
-    ("lstm.weight_decay", -0.1, AT_LEAST_0), ("hybrid.dense", "64", "integer"),
-    ("cnn.dense", 10**30, "less than or equal to 1000000"),
-    *(("cnn.learning_rate", text, "number")
-      for text in ("1e", "e5", "0x1e", "1_0", "nan", "inf", "", " 1")),
-]  # fmt: skip
+WRONG = {  # what the message must say is allowed: keys and values that are not
+    AT_LEAST_0: [("seed", -1), ("train.clip_norm", -1.0), ("train.threads", -1),
+                 ("train.early_stopping", -1), ("cnn.dropout", -0.1), ("lstm.shift", -1),
+                 ("lstm.weight_decay", -0.1)],
+    AT_LEAST_1: [("epochs", 0), ("train.batch_size", 0), ("cnn.kernel_size", 0)],
+    "greater than 0": [("prepare.val_fraction", 0.0), ("cnn.learning_rate", 0.0)],
+    "less than 1": [("prepare.val_fraction", 1.0), ("train.warmup", 1), ("cnn.dropout", 1.0),
+                    ("cnn.label_smoothing", 1.0), ("cnn.zoom", 1.0)],
+    "less than 2147483648": [("seed", 2**31)],
+    "less than or equal to 1000000": [("train.batch_size", 10**6 + 1), ("cnn.dense", 10**30)],
+    "less than or equal to 180": [("cnn.rotation", 181.0)],
+    "integer": [("epochs", 2.5), ("epochs", 1.0), ("epochs", "ten"), ("epochs", True),
+                ("epochs", None), ("prepare.split_seed", 1.5), ("hybrid.dense", "64")],
+    "number": [("cnn.dropout", "half"), *(("cnn.learning_rate", text) for text in (
+        "1e", "e5", "0x1e", "1_0", "nan", "inf", "", " 1"))],
+    "finite": [("cnn.learning_rate", float("nan")), ("cnn.learning_rate", float("inf"))],
+    "boolean": [("cnn.batch_norm", "yes"), ("lstm.bidirectional", 1)],
+    "string": [("dataset", 7)], "dictionary": [("prepare", 3)], "list": [("cnn.filters", 32)],
+    "at least 1 item": [("cnn.filters", [])],
+    "mnist, fashion_mnist, digits or the path of an .npz file": [("dataset", "minst")],
+    "'adam', 'adamw', 'rmsprop' or 'sgd'": [("train.optimizer", "adagrad")],
+    "'constant', 'cosine' or 'one_cycle'": [("train.schedule", "linear")],
+    "'float32' or 'mixed_bfloat16'": [("train.precision", "float16")],
+    "'valid' or 'same'": [("cnn.padding", "full")],
+}  # fmt: skip
 
 
 def message(document: object) -> str:
@@ -54,7 +49,9 @@ def message(document: object) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize(("key", "value", "allowed"), WRONG)
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"), [(*each, allowed) for allowed in WRONG for each in WRONG[allowed]]
+)
 def test_a_wrong_value_gives_key_value_and_what_is_allowed(tiny_document, key, value, allowed):
     text = message(set_keys(tiny_document, {key: value}))
     assert text.startswith(f"params.yaml: {key} is {value!r}; ")
@@ -132,11 +129,6 @@ def test_a_mistake_in_the_file_says_how_to_undo_it(tiny_document, tmp_path):
         load_params(path)
 
 
-@pytest.mark.parametrize("document", [None, [], "epochs", 3])
-def test_a_document_that_is_not_a_mapping_is_refused(document):
-    assert f"should be a mapping, not {type(document).__name__}" in message(document)
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -149,7 +141,7 @@ def test_a_document_that_is_not_a_mapping_is_refused(document):
           for content in (b"epochs: 1\nepochs: 2", b"cnn: {dense: 1, dense: 2}")),
         (b"a: &a [*a]", "params.yaml"),
         (b"#" * 2**17, "is larger than 64 KiB"),
-        (b"", "should be a mapping"),
+        *((content, "should be a mapping") for content in (b"", b"[]", b"epochs", b"3")),
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_plain_yaml_is_refused(tmp_path, content, reason):
@@ -158,18 +150,8 @@ def test_a_file_that_is_not_plain_yaml_is_refused(tmp_path, content, reason):
         load_params(tmp_path / "params.yaml")
 
 
-def test_an_alias_may_refer_to_a_single_value(tiny_document, tmp_path):
-    text = yaml.safe_dump(set_keys(tiny_document, {"epochs": 7, "seed": 8}))
-    text = text.replace("epochs: 7", "epochs: &seven 7").replace("seed: 8", "seed: *seven")
-    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
-    assert load_params(tmp_path / "params.yaml").seed == 7
-
-
-def test_values_too_long_to_show_or_to_parse_are_refused_at_once(tiny_document):
+def test_a_number_of_thousands_of_digits_is_refused(tiny_document):
     assert "a number too long to show" in message(set_keys(tiny_document, {"epochs": 10**5000}))
-    started = time.process_time()
-    message(set_keys(tiny_document, {"cnn.dropout": "1" * 60_000 + "x"}))
-    assert time.process_time() - started < 1
 
 
 def test_a_missing_file_tells_where_to_run_the_command(tmp_path):
@@ -194,9 +176,3 @@ def test_every_key_of_the_file_has_a_comment():
     keys = re.findall(r"^ *\w+:.*$", text, re.M)
     assert len(keys) > 50
     assert [line for line in keys if not re.search(r"\s#\s\S", line)] == []
-
-
-def test_the_tiny_parameters_are_parameters(make_params):
-    """Guard the fixture: params.yaml has each key of TINY."""
-    found = flatten(make_params().model_dump())
-    assert {key: found[key] for key in TINY} == TINY

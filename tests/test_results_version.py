@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
-import keras
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from stages.common.arrays import Arrays
 from stages.common.params import parse_params
-from stages.datasets.published import REMOTES, cache_folder
-from stages.training.session import processor, train_model
+from stages.training.session import train_model
 
 CHANGED = (
     "training gives other results than before. If the change is on purpose, raise RESULTS_VERSION "
     "in studies/engine/trial.py and record the new losses in this file"
 )
-TOLERANCE = 1e-3  # relative; rounding differs by 1e-5 or less between processors
+TOLERANCE = 1e-3  # relative; without AVX-512 the losses differ by less than 1e-6
 SHARED = {
     "dense": 16, "dropout": 0.3, "learning_rate": 0.01, "weight_decay": 0.0, "label_smoothing": 0.0,
     "shift": 0, "rotation": 0.0, "zoom": 0.0, "flip": False,
@@ -35,14 +29,19 @@ PARAMS = {
     "cnn": SHARED | BLOCKS | {"shift": 2},
     "lstm": SHARED | {"units": [16, 12], "bidirectional": True, "rotation": 20.0, "zoom": 0.1,
                       "weight_decay": 0.1},
-    "hybrid": SHARED | BLOCKS | {"units": [16], "bidirectional": False, "flip": True,
-                                 "learning_rate": 0.03, "label_smoothing": 0.1},
+    "hybrid": SHARED | BLOCKS | {"units": [16], "bidirectional": False, "learning_rate": 0.001},
 }  # fmt: skip
 # settings, and the losses on training and validation images after each epoch of 5 steps
 RECORDED = {
-    "cnn": ({}, []),
-    "lstm": ({"optimizer": "adamw"}, []),
-    "hybrid": ({"optimizer": "sgd", "schedule": "cosine", "clip_norm": 0.5}, []),
+    "cnn": ({}, [1.745756, 1.341931, 0.813182, 0.970748, 0.444892, 0.480493, 0.373924, 0.259072]),
+    "lstm": (
+        {"optimizer": "adamw"},
+        [1.392840, 1.318904, 1.219099, 0.905966, 0.897908, 0.724317, 0.835854, 0.703968],
+    ),
+    "hybrid": (
+        {"optimizer": "rmsprop", "schedule": "cosine"},
+        [1.382967, 1.386918, 1.324668, 1.378999, 1.287079, 1.357195, 1.272289, 1.318358],
+    ),
 }
 
 

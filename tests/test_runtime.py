@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -55,29 +54,24 @@ def test_batches_reach_the_backend_complete_in_order_and_without_autotuning():
     assert np.array_equal(np.concatenate([y for _, y in batches]), labels)
 
 
-def configure(folder: Path | None, after: str = "") -> subprocess.CompletedProcess[str]:
-    """Call `configure` in a new process, which finds `keras` in a folder, if given."""
+def configure(path: Path, after: str = "") -> subprocess.CompletedProcess[str]:
+    """Call `configure` in a new process, whose `keras` comes from a folder if there is one."""
     script = f"""
 import sys
 sys.argv = ["-m"]  # as while `python -m` imports the package
+sys.path[:0] = [{str(path)!r}, {str(ROOT)!r}]
 import stages
 from stages.training.runtime import Threads, configure
 configure(Threads(1, 1, 1), seed=1)
 {after}
 """
-    path = {"PYTHONPATH": str(folder)} if folder else {}
     return subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(folder or ROOT)]}\n{script}"],
-        cwd=ROOT,
-        env=os.environ | path,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
 
 
-def test_the_import_is_silent_and_skips_what_models_do_not_need():
-    done = configure(None, f"""
+def test_the_import_is_silent_and_skips_what_models_do_not_need(tmp_path):
+    done = configure(tmp_path, f"""
 assert "keras" in sys.modules and not sys.modules.keys() & {{*{OPTIONAL}}}
 import matplotlib
 """)  # fmt: skip

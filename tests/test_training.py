@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_arrays
+from conftest import names, tiny_arrays
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
@@ -35,24 +38,13 @@ def float32_again():
     keras.config.set_dtype_policy("float32")
 
 
-# --- augmentation -------------------------------------------------------------------------
-
-
-class Draws:
-    """A random generator that always draws the largest (`end` > 0) or the smallest number."""
-
-    def __init__(self, end: float):
-        self.end = end
-
-    def uniform(self, low, high, n):
-        return np.full(n, high if self.end > 0 else low, float)
-
-    def integers(self, low, high, size, endpoint):
-        assert endpoint
-        return np.full(size, high if self.end > 0 else low)
-
-    def random(self, n):
-        return np.zeros(n)
+def draws(end: float) -> SimpleNamespace:
+    """Return a random generator that always draws the largest (`end` 1) or the smallest number."""
+    return SimpleNamespace(
+        uniform=lambda low, high, n: np.full(n, high if end > 0 else low, float),
+        integers=lambda low, high, size, **_: np.full(size, high if end > 0 else low),
+        random=np.zeros,
+    )
 
 
 @pytest.fixture
@@ -64,7 +56,7 @@ def augmented(make_params):
 
     def show(recipe: dict, end: float = 1, images=IMAGES, training: bool = True) -> np.ndarray:
         section = make_params(STILL | {f"lstm.{key}": value for key, value in recipe.items()}).lstm
-        random = Draws(end) if end else np.random.default_rng(1)
+        random = draws(end) if end else np.random.default_rng(1)
         maps = transforms(random, len(images), images.shape[1:3], section)
         identity = keras.Sequential(
             [keras.layers.Input(images.shape[1:]), keras.layers.Rescaling(1.0, dtype="float32")]
@@ -76,62 +68,37 @@ def augmented(make_params):
     return show
 
 
-def moved(images: np.ndarray, by: int) -> np.ndarray:
-    """Return images moved down and to the right by `by` pixels, on black."""
-    padded = np.pad(images, ((0, 0), (max(by, 0), max(-by, 0)), (max(by, 0), max(-by, 0)), (0, 0)))
-    height, width = images.shape[1:3]
-    start = max(-by, 0)
-    return padded[:, start : start + height, start : start + width]
-
-
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_the_model_sees_shifted_flipped_and_turned_images(augmented, dtype):
     keras.config.set_dtype_policy(dtype)
     assert np.array_equal(augmented({}), IMAGES)
-    assert np.array_equal(augmented({"shift": 2}, 1), moved(IMAGES, 2))
-    assert np.array_equal(augmented({"shift": 2}, -1), moved(IMAGES, -2))
+    assert np.array_equal(augmented({"shift": 2}, training=False), IMAGES)
+    for end, empty in ((1, slice(0, 2)), (-1, slice(-2, None))):
+        moved = np.roll(IMAGES, (2 * end, 2 * end), (1, 2))
+        moved[:, empty] = moved[:, :, empty] = 0
+        assert np.array_equal(augmented({"shift": 2}, end), moved)
     assert np.array_equal(augmented({"flip": True}), IMAGES[:, :, ::-1])
-    turns = [augmented({"rotation": 90.0}, end) for end in (1, -1)]
     inner = (slice(None), slice(1, -1), slice(1, -1))  # rounding may take the edge for outside
-    for turned, k in zip(turns, (1, -1), strict=True):
-        assert turned[inner] == pytest.approx(np.rot90(IMAGES, k, (1, 2))[inner], abs=0.1)
+    for end in (1, -1):
+        turned = np.rot90(IMAGES, end, (1, 2))[inner]
+        assert augmented({"rotation": 90.0}, end)[inner] == pytest.approx(turned, abs=0.1)
     half = augmented({"zoom": 0.5}, -1)
     assert half[:, 4, 4] == pytest.approx(IMAGES[:, 4, 4])
     assert half[:, 4, 6] == pytest.approx(IMAGES[:, 4, 8])
-    mixed = {"shift": 2, "rotation": 30.0, "zoom": 0.2, "flip": True}
-    assert 0 <= augmented(mixed, 0).min() < augmented(mixed, 0).max() <= 255 + 1e-3
-    assert not np.array_equal(augmented(mixed, 0), IMAGES)
+    mixed = augmented({"shift": 2, "rotation": 30.0, "zoom": 0.2, "flip": True}, 0)
+    assert 0 <= mixed.min() < mixed.max() <= 255 + 1e-3
 
 
 def test_maps_of_wide_images_are_exact_in_bfloat16(augmented):
     """A flip moves pixels by up to the width. bfloat16 rounds whole numbers above 256."""
     keras.config.set_dtype_policy("mixed_bfloat16")
-    wide = np.random.default_rng(0).integers(0, 256, (2, 4, 301, 1), dtype=np.uint8)
+    wide = np.random.default_rng(0).integers(0, 256, (2, 4, 302, 1), dtype=np.uint8)
     assert np.array_equal(augmented({"flip": True}, images=wide), wide[:, :, ::-1])
-
-
-@pytest.mark.parametrize("size", [(9, 9), (8, 9)])
-def test_whole_pixel_maps_need_no_interpolation(make_params, size):
-    section = make_params({"lstm.shift": 2, "lstm.flip": True}).lstm
-    maps = transforms(np.random.default_rng(0), 6, size, section)
-    images = IMAGES[:, : size[0], : size[1]].astype("float32")
-    nearest, bilinear = (
-        keras.ops.image.affine_transform(images, maps, interpolation=kind)
-        for kind in ("nearest", "bilinear")
-    )
-    assert np.array_equal(nearest, bilinear)
-
-
-def test_images_are_augmented_during_training_only(augmented):
-    assert np.array_equal(augmented({"shift": 2}, training=False), IMAGES)
 
 
 def test_a_shift_as_large_as_the_image_is_refused(train):
     with pytest.raises(StageError, match=r"lstm\.shift is 12 pixels, which moves the whole 12×12"):
         train("lstm", {"lstm.shift": 12})
-
-
-# --- order of the images ------------------------------------------------------------------
 
 
 def test_order_and_augmentation_depend_on_seed_and_epoch_only(make_params):
@@ -150,19 +117,14 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_only(make_params):
         assert len(found) == 3
 
 
-# --- recipe -------------------------------------------------------------------------------
-
-
-def rates(schedule: str) -> np.ndarray:
-    rate = learning_rate(schedule, 0.01, 100, 0.25)
-    return np.array([float(rate(step)) if callable(rate) else rate for step in range(101)])
-
-
 def test_the_schedules_have_their_shapes():
-    assert np.array_equal(rates("constant"), np.full(101, 0.01))
     step = np.arange(101)
-    assert rates("cosine") == pytest.approx(0.005 * (1 + np.cos(np.pi * step / 100)), abs=1e-8)
-    cycle = rates("one_cycle")
+    assert learning_rate("constant", 0.01, 100, 0.25) == 0.01
+    cosine, cycle = (
+        np.array([float(rate(each)) for each in step])
+        for rate in (learning_rate(name, 0.01, 100, 0.25) for name in ("cosine", "one_cycle"))
+    )
+    assert cosine == pytest.approx(0.005 * (1 + np.cos(np.pi * step / 100)), abs=1e-8)
     assert (cycle[0], cycle[25], cycle[-1]) == pytest.approx((0.01 / 25, 0.01, 0.01 * 1e-3))
     assert (np.diff(cycle[:26]) > 0).all()
     assert (np.diff(cycle[25:]) < 0).all()
@@ -207,9 +169,6 @@ def test_the_loss_is_cross_entropy_with_smoothed_targets(smoothing):
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-# --- parallel parts -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_parallel_parts_compute_the_same_as_the_plain_model(make_params, bidirectional):
     import tensorflow as tf
@@ -231,9 +190,6 @@ def test_parallel_parts_compute_the_same_as_the_plain_model(make_params, bidirec
     assert len(gradients) == len(plain_gradients) > 6
     for one, other in zip(gradients, plain_gradients, strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
-
-
-# --- a whole training ---------------------------------------------------------------------
 
 
 def as_data(arrays: dict[str, np.ndarray]) -> tuple[Arrays, Arrays]:
@@ -280,33 +236,19 @@ def test_every_model_learns_digits_to_90_percent(train, name):
     assert scored["accuracy"] >= 0.9
 
 
-def halves(axis: int) -> tuple[Arrays, Arrays]:
-    """Return images of two classes: which half, along an axis of the image, is bright?"""
-    train, val = as_data(tiny_arrays(classes=2, per_class=60))
-    return tuple(Arrays(data.x if axis == 0 else data.x.swapaxes(1, 2), data.y)
-                 for data in (train, val))  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("axis", "recipe"),
-    [(1, {"lstm.flip": True}), (0, {"lstm.rotation": 180.0, "train.precision": "mixed_bfloat16"})],
+    ("axis", "recipe", "precision"),
+    [(1, {"lstm.flip": True}, "float32"), (0, {"lstm.rotation": 180.0}, "mixed_bfloat16")],
 )
-def test_augmentation_hides_what_it_varies(train, axis, recipe):
+def test_augmentation_hides_what_it_varies(train, axis, recipe, precision):
     """A model cannot tell left from right if half of the training images are mirrored."""
-    changes = {"epochs": 8, "lstm.learning_rate": 0.02}
-    still = {key: value for key, value in recipe.items() if key == "train.precision"}
-    assert train("lstm", changes | still, halves(axis), 2).history[-1]["accuracy"] > 0.95
-    assert train("lstm", changes | recipe, halves(axis), 2).history[-1]["accuracy"] < 0.75
-
-
-def test_equal_seeds_give_equal_bytes(train):
-    def weights(seed: int) -> list[bytes]:
-        trained = train("lstm", {"seed": seed, "epochs": 1, "lstm.dropout": 0.2}).model
-        return [variable.numpy().tobytes() for variable in trained.variables]
-
-    first = weights(1)
-    assert weights(1) == first
-    assert weights(2) != first
+    halves = tuple(  # which half, along an axis of the image, is bright?
+        Arrays(data.x.swapaxes(1, 1 + axis), data.y)
+        for data in as_data(tiny_arrays(classes=2, per_class=60))
+    )
+    changes = {"epochs": 8, "lstm.learning_rate": 0.02, "train.precision": precision}
+    assert train("lstm", changes, halves, 2).history[-1]["accuracy"] > 0.95
+    assert train("lstm", changes | recipe, halves, 2).history[-1]["accuracy"] < 0.75
 
 
 @pytest.mark.parametrize("name", ["cnn", "lstm"])
@@ -317,9 +259,8 @@ def test_a_validation_set_whose_last_batch_has_fewer_images_than_parts(train, na
     assert len(data[1].y) == 251
     training = train(name, {"train.batch_size": 128, "epochs": 1}, data)
     assert training.threads.batch_parts == 2
-    scored = training.score(data[1])
-    assert scored["accuracy"] == pytest.approx(training.history[-1]["val_accuracy"])
-    assert scored["loss"] == pytest.approx(training.history[-1]["val_loss"], rel=1e-4)
+    scored = training.score(data[1])["loss"]
+    assert scored == pytest.approx(training.history[-1]["val_loss"], rel=1e-4)
 
 
 def test_several_steps_per_call_of_the_backend_change_nothing(train, monkeypatch):
@@ -332,14 +273,13 @@ def test_several_steps_per_call_of_the_backend_change_nothing(train, monkeypatch
             loop, "state", lambda graph: states.append(int(graph.optimizer.iterations)) or []
         )
         training = train("lstm", {"epochs": 2, "lstm.shift": 1})
-        return states, training.history, training.model.get_weights()
+        losses = [row[key] for row in training.history for key in ("loss", "val_loss")]
+        return states, losses, training.model.get_weights()
 
-    (steps, history, weights), (one_steps, one_history, one_weights) = map(after_two_epochs, (5, 1))
-    assert steps == one_steps == [12, 24]
-    for row, other in zip(history, one_history, strict=True):
-        assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert row["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
-    for array, other in zip(weights, one_weights, strict=True):
+    several, one = after_two_epochs(5), after_two_epochs(1)
+    assert several[0] == one[0] == [12, 24]
+    assert several[1] == pytest.approx(one[1], rel=1e-5)
+    for array, other in zip(several[2], one[2], strict=True):
         assert array == pytest.approx(other, abs=1e-5)
 
 
@@ -356,14 +296,13 @@ def test_early_stopping_stops_after_its_patience_and_restores_the_best_weights(t
 
 
 @pytest.mark.parametrize(("rate", "loss"), [(1e38, "nan"), (1e4, r"\d")])
-def test_a_diverging_training_stops_and_tells_what_to_try(train, rate, loss):
-    changes = {
-        "epochs": 3, "train.schedule": "constant", "train.optimizer": "sgd",
-        "lstm.learning_rate": rate,
-    }  # fmt: skip
+def test_a_diverging_training_stops_without_a_checkpoint(train, tmp_path, monkeypatch, rate, loss):
+    monkeypatch.chdir(tmp_path)
+    changes = {"train.schedule": "constant", "train.optimizer": "sgd", "lstm.learning_rate": rate}
+    with pytest.raises(StageError) as refusal:
+        train("lstm", changes, checkpoint_facts={})
     said = (
-        rf"lstm: training diverges. The loss is {loss}.* after epoch \d.*, at learning rate "
-        rf"{rate:.2g}. Try a smaller lstm.learning_rate, or train.clip_norm=1"
+        rf"lstm: training diverges\. The loss is {loss}.* after epoch \d.*, at learning rate 1e.*"
     )
-    with pytest.raises(StageError, match=said.replace("+", r"\+")):
-        train("lstm", changes)
+    assert re.fullmatch(rf"{said} Try a smaller lstm\.learning_rate, or .*", str(refusal.value))
+    assert names(tmp_path) == []

@@ -68,24 +68,15 @@ def look(name: str, models: Sequence[str]) -> dict[str, str]:
     """Return colour and marker of a model. They follow from its position among the models."""
     if name == ENSEMBLE:
         return {"color": NEUTRAL, "marker": "X"}
-    position = [model for model in models if model != ENSEMBLE].index(name)
-    return {
-        "color": COLOURS[position % len(COLOURS)],
-        "marker": MARKERS[position % len(MARKERS)],
-    }
+    i = [model for model in models if model != ENSEMBLE].index(name)
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
 
 def curves(panels: Mapping[str, Mapping[str, Curve]], columns: int) -> Figure:
-    """Draw curves against the epoch in a grid of panels, with one legend.
+    """Draw curves against the epoch in a grid of panels, by title and label, with one legend.
 
-    Parameters
-    ----------
-    panels
-        For each panel, by its title: the curves by label, each as (x, y, style). A title that
-        contains "loss" gets a logarithmic axis, and one that contains "%" shows fractions as
-        percent.
-    columns
-        Panels per row. The panels of a row share their y axis.
+    A title that contains "loss" gets a logarithmic axis. One that contains "%" shows fractions as
+    percent. The panels of a row share their y axis.
     """
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.3 * columns, 2.6 * rows))
@@ -139,14 +130,9 @@ def reported(ax: Axes, x: Sequence[float], y: Sequence[float], model: str, colou
 
 
 def cost(lines: Mapping[str, Points], accuracy: str) -> Figure:
-    """Draw accuracies with their intervals against the training time.
+    """Draw accuracies with their intervals against the training time in seconds, by label.
 
-    Parameters
-    ----------
-    lines
-        By label: (seconds, accuracies, intervals, style).
-    accuracy
-        Which accuracy this is, for the axis.
+    `accuracy` says which accuracy this is.
     """
     figure = Figure(figsize=(7, 4.4))
     ax = figure.subplots()
@@ -164,11 +150,10 @@ def legend(figure: Figure) -> None:
 
     Equal labels appear once. A figure without labels gets no legend.
     """
-    found = [ax.get_legend_handles_labels() for ax in figure.axes]
     entries = {
         text: handle
-        for handles, labels in found
-        for handle, text in zip(handles, labels, strict=True)
+        for ax in figure.axes
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     if not entries:
         return

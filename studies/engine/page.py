@@ -39,13 +39,7 @@ Row = Mapping[str, Any]  # as returned by `summary.row`
 
 
 def page(name: str, study: Study, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
-    """Return the page of a study as HTML.
-
-    Parameters
-    ----------
-    cells, rows
-        Its configurations and its trials, from `summary.cells` and `summary.row`.
-    """
+    """Return the page of a study, given its configurations and trials, as HTML."""
     figure = figure_of(cells)
     groups = []
     for dataset, members in by_dataset(cells):
@@ -124,7 +118,8 @@ def verdicts(cells: Sequence[Cell]) -> list[str]:
     for dataset, members in by_dataset(cells):
         for epochs, row in by(epochs_of, members):
             best = max(row, key=lambda cell: cell[f"{figure}_mean"])
-            what = f"the highest mean {NAMES[figure]}," if len(row) > 1 else f"{NAMES[figure]}"
+            several = len(row) > 1
+            what = f"{'the highest' if several else 'a'} mean {NAMES[figure]}{',' if several else ' of'}"
             told = standing(best, row, figure, label)
             sentences.append(f"{dataset}, {epochs}: {label(best)} has {what} {told}")
         for name, line in by(label, members):
