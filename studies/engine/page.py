@@ -117,15 +117,13 @@ def verdicts(cells: Sequence[Cell]) -> list[str]:
     sentences = []
     for dataset, members in by_dataset(cells):
         for epochs, row in by(epochs_of, members):
-            best = max(row, key=lambda cell: cell[f"{figure}_mean"])
-            several = len(row) > 1
-            what = f"{'the highest' if several else 'a'} mean {NAMES[figure]}{',' if several else ' of'}"
-            told = standing(best, row, figure, label)
+            best, told = standing(row, figure, label)
+            mean = f"mean {NAMES[figure]}"
+            what = f"the highest {mean}," if len(row) > 1 else f"a {mean} of"
             sentences.append(f"{dataset}, {epochs}: {label(best)} has {what} {told}")
         for name, line in by(label, members):
-            best = max(line, key=lambda cell: cell[f"{figure}_mean"])
             if len(line) > 1:
-                told = standing(best, line, figure, epochs_of)
+                best, told = standing(line, figure, epochs_of)
                 sentences.append(f"{dataset}, {name}: best after {epochs_of(best)}, {told}")
     return sentences
 
@@ -134,12 +132,15 @@ def epochs_of(cell: Cell) -> str:
     return counted(cell["epochs"], "epoch")
 
 
-def standing(best: Cell, others: Sequence[Cell], figure: str, name: Callable[[Cell], str]) -> str:
-    """Return the mean of the best cell, and which of the others are significantly worse."""
+def standing(
+    cells: Sequence[Cell], figure: str, name: Callable[[Cell], str]
+) -> tuple[Cell, str]:  # fmt: skip
+    """Return the best cell, and text: its mean, and which of the others are significantly worse."""
+    best = max(cells, key=lambda cell: cell[f"{figure}_mean"])
     spread = f" ± {100 * best[f'{figure}_std']:.2f}" if best["n"] > 1 else ""
     parts = [f"{100 * best[f'{figure}_mean']:.2f}{spread} % (n = {best['n']})"]
     groups: dict[str, list[str]] = {"significantly": [], "not significantly": []}
-    for other in others:
+    for other in cells:
         if found := compared(best, other):
             difference, interval, p = found
             ends = f", {points(interval[0])} to {points(interval[1])}" if interval else ""
@@ -147,7 +148,7 @@ def standing(best: Cell, others: Sequence[Cell], figure: str, name: Callable[[Ce
                 f"{name(other)} ({points(difference)}{ends}, {p_text(p)})"
             )
     parts += [f"{word} better than {joined(names)}" for word, names in groups.items() if names]
-    return f"{'; '.join(parts)}."
+    return best, f"{'; '.join(parts)}."
 
 
 # --- figures ------------------------------------------------------------------------------
@@ -233,9 +234,8 @@ def cost(cells: Sequence[Cell], several: bool) -> Figure:
 
 def means(cells: Sequence[Cell], figure: str) -> tuple[list[float], list[figures.Interval]]:
     """Return the means of cells and their intervals."""
-    return [cell[f"{figure}_mean"] for cell in cells], [
-        cell[f"{figure}_interval"] for cell in cells
-    ]
+    values, intervals = ([cell[f"{figure}_{p}"] for cell in cells] for p in ("mean", "interval"))
+    return values, intervals
 
 
 @functools.cache
