@@ -234,7 +234,8 @@ def test_a_killed_study_continues(killed):
 
 
 @pytest.mark.extra
-def test_a_larger_grid_runs_what_is_new_and_reports_a_failure(killed):
+def test_a_larger_grid_runs_what_is_new_and_reports_a_failure(killed, tmp_path):
+    killed = killed.copy_to(tmp_path / "copy")
     before = finished(killed)
     grown = [
         *FOUR, TWO | {"model": ["lstm"], "seed": [3]},
