@@ -66,7 +66,7 @@ verify: $(VENV)/installed  ## rerun DATASET in fresh clones and compare the resu
 
 study: export STUDY := $(STUDY)
 study: $(VENV)/installed $(VENV)/installed-studies  ## run the missing trials of studies/STUDY.yaml (comparison), on RAY_ADDRESS if set
-	@python -m studies.engine "studies/$$STUDY.yaml"
+	@python -m studies.engine "studies/$$STUDY.yaml" $(if $(YES),--yes)
 
 bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed next to plain Keras and PyTorch (about an hour)
 	@dvc repro -q prepare

@@ -47,6 +47,11 @@ def test_a_run_on_mnist_uses_the_committed_epochs_and_batch():
     ]
 
 
+def test_a_study_asks_unless_yes_is_set():
+    assert "--yes" in make("-n", "study", "YES=1")
+    assert "--yes" not in make("-n", "study", "YES=")
+
+
 def test_clean_removes_what_the_pipeline_made_and_no_file_of_the_user(clone):
     clone.module("tools.review", "main")
     for name in OWN:

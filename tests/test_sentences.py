@@ -66,4 +66,5 @@ def test_the_verdict_follows_the_tests(errors, p_values, text):
 def test_numbers_have_one_convention():
     assert percent(0.99494) == "99.49 %"
     assert [points(x) for x in (0.00244, -0.0024, -0.00001)] == ["+0.24", "−0.24", "+0.00"]
-    assert [p_text(p) for p in (0.0001, 0.0412, 0.996)] == ["p < 0.001", "p = 0.041", "p = 1"]
+    shown = ["p < 0.001", "p = 0.041", "p = 0.0497", "p = 1"]
+    assert [p_text(p) for p in (0.0001, 0.0412, 0.04971, 0.996)] == shown

@@ -168,11 +168,11 @@ def differences() -> str:
 
 def findings() -> str:
     """Return the conclusions of the comparison as sentences."""
-    rows, apart, gaps, significant, gains = comparison(), "", {}, 0, []
+    rows, apart, gaps, significant, gains = comparison(), [], {}, 0, []
     for (data, epochs), row in rows.items():
         value, _, p = compared(row["cnn"], row["hybrid"], "model")
         if p < SIGNIFICANT:
-            apart += f"; {NAMES[data]}, {epochs} epochs: CNN {points(value)} points"
+            apart.append(f"{NAMES[data]} after {epochs} epochs: CNN {points(value)} points")
         best = max(row.values(), key=lambda cell: cell["accuracy_mean"])
         if best["model"] != "lstm":
             value, _, p = compared(best, row["lstm"], "model")
@@ -189,7 +189,8 @@ def findings() -> str:
     times = read_json(Path("benchmarks/results.json"))["rows"]
     keras, torch = ([row[f"ratio_{side}"] for row in times] for side in ("keras", "torch"))
     sentences = [
-        f"CNN and CNN+LSTM differ significantly in {apart.count(';')} of {len(rows)} rows{apart}.",
+        f"CNN and CNN+LSTM differ significantly in {len(apart)} of {len(rows)} rows"
+        f"{f' ({joined(apart)})' if apart else ''}.",
         f"The LSTM is behind the best model by {joined(behind)}; the gap is significant in "
         f"{significant} of {len(rows)} rows.",
         f"30 instead of 10 epochs change the accuracy of {' / '.join(MODELS.values())} "
