@@ -73,7 +73,7 @@ def one_round(folder: Path, params: dict[str, Any]) -> dict[str, float]:
     started = time.perf_counter()
     reproduce(folder)
     wall = time.perf_counter() - started
-    timing = [read_json(folder / f"metrics/timing/{name}.json") for name in model_names()]
+    timing = [read_json(folder / f"data/timing/{name}.json") for name in model_names()]
     started = time.perf_counter()
     reproduce(folder)
     return {

@@ -5,10 +5,11 @@
 The only stage that scores on the test set. The ensemble is the mean of the models' probabilities.
 Writes
 
-- `metrics/evaluation.json`: a few figures per model, for `dvc metrics diff`;
-- `metrics/timing/inference.json`: seconds per image, which vary from run to run;
-- `plots/confusion/`, `plots/per_class/`, `plots/calibration/`: one CSV per model, for `dvc plots`;
-- `data/predictions/`: probabilities, float32, and `details.json` with all other figures.
+- `metrics/test.json`: a few figures per model, for `dvc metrics diff`;
+- `plots/confusion.csv`, `plots/per_class.csv`, `plots/calibration.csv`, `plots/mistakes.csv`: all
+  models in one table each, for `dvc plots` and the review;
+- `data/predictions/`: probabilities, float32, and `details.json` with all other figures;
+- `data/timing/inference.json`: seconds per image.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +26,24 @@ from stages.common.arrays import read_manifest, read_split, write_array
 from stages.common.cli import run
 from stages.common.files import write_csv, write_json
 from stages.common.params import ENSEMBLE, load_params
-from stages.evaluation.scores import class_scores, details, reliability, summary
+from stages.evaluation.scores import (
+    CLASS_COLUMNS,
+    class_scores,
+    confusion_counts,
+    details,
+    mistakes,
+    reliability,
+    summary,
+)
 from stages.evaluation.significance import compare_all
 from stages.training.runtime import choose_threads, configure
 
+TABLES = {  # plots/NAME.csv: rows of one model, and their columns
+    "confusion": (confusion_counts, ("actual", "predicted", "images")),
+    "per_class": (class_scores, CLASS_COLUMNS),
+    "calibration": (reliability, ("confidence", "accuracy", "images")),
+    "mistakes": (mistakes, ("image", "actual", "predicted")),
+}
 TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls, of which the median counts
 
 
@@ -52,7 +68,7 @@ def main() -> None:
     }
     write_scores(test.y, probabilities, class_names)
     write_json(
-        Path("metrics/timing/inference.json"),
+        Path("data/timing/inference.json"),
         {"seconds_per_image": seconds, "threads": threads.as_dict()},
     )
 
@@ -78,12 +94,16 @@ def write_scores(
     y_true: np.ndarray, probabilities: dict[str, np.ndarray], class_names: list[str]
 ) -> None:
     """Write all figures that follow from the labels (n,) and each model's probabilities."""
-    evaluation, more = {}, {}
-    for name, predicted in probabilities.items():
-        evaluation[name] = figures = summary(y_true, predicted)
-        more[name] = details(y_true, predicted, class_names)
-        write_array(Path(f"data/predictions/{name}.npy"), predicted)
-        write_plots(name, y_true, predicted, class_names)
+    for table, (rows_of, columns) in TABLES.items():
+        rows = [
+            {"model": name} | with_class_names(row, class_names)
+            for name, predicted in probabilities.items()
+            for row in rows_of(y_true, predicted)
+        ]
+        write_csv(Path(f"plots/{table}.csv"), rows, ("model", *columns))
+    tested = {name: summary(y_true, predicted) for name, predicted in probabilities.items()}
+    for name, figures in tested.items():
+        write_array(Path(f"data/predictions/{name}.npy"), probabilities[name])
         print(
             f"{name:8}  test accuracy {100 * figures['accuracy']:.2f} %  loss {figures['loss']:.4f}"
             f"  macro F1 {100 * figures['macro_f1']:.2f} %  "
@@ -92,32 +112,24 @@ def write_scores(
     right = {name: predicted.argmax(axis=1) == y_true for name, predicted in probabilities.items()}
     write_json(
         Path("data/predictions/details.json"),
-        {"models": more, "comparisons": compare_all(right, ENSEMBLE)},
+        {
+            "models": {
+                name: details(y_true, predicted, class_names)
+                for name, predicted in probabilities.items()
+            },
+            "comparisons": compare_all(right, ENSEMBLE),
+        },
     )
-    write_json(Path("metrics/evaluation.json"), evaluation)
+    write_json(Path("metrics/test.json"), {name: {"test": row} for name, row in tested.items()})
 
 
-def write_plots(
-    name: str, y_true: np.ndarray, probabilities: np.ndarray, class_names: list[str]
-) -> None:
-    """Write the CSVs that DVC and the report draw for one model."""
-    guesses = probabilities.argmax(axis=1)
-    write_csv(
-        Path(f"plots/confusion/{name}.csv"),
-        [
-            {"actual": class_names[actual], "predicted": class_names[guess]}
-            for actual, guess in zip(y_true, guesses, strict=True)
-        ],
-    )
-    scores = class_scores(y_true, probabilities)
-    write_csv(
-        Path(f"plots/per_class/{name}.csv"),
-        [
-            {"class": class_name, **{key: values[i].item() for key, values in scores.items()}}
-            for i, class_name in enumerate(class_names)
-        ],
-    )
-    write_csv(Path(f"plots/calibration/{name}.csv"), reliability(y_true, probabilities))
+def with_class_names(row: dict[str, Any], class_names: list[str]) -> dict[str, Any]:
+    """Return a table's row with the names of classes instead of their numbers."""
+    return row | {
+        column: class_names[row[column]]
+        for column in ("class", "actual", "predicted")
+        if column in row
+    }
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m stages.report
 
-Reads metrics, plot CSVs, predictions and a few test images. Never imports TensorFlow. Writes
-`plots/report.html` (the page), `plots/report.md` (a short version for a pull request),
-`plots/figures/` (PNGs), `plots/readme/` (two small PNGs that git keeps) and `metrics/results.csv`.
+Reads metrics, timings, plot CSVs, predictions and a few test images. Never imports TensorFlow.
+Writes `plots/report.html` (the page), `plots/report.md` (a short version for the terminal and for
+pull requests), `plots/figures/` (PNGs) and `metrics/results.csv`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,18 @@ from stages.common.files import read_csv, read_json, write_csv, write_text
 from stages.common.overrides import exp_run_command
 from stages.common.params import ENSEMBLE, load_params
 from stages.reporting.figures import look
-from stages.reporting.page import best, class_ranking, confident_mistakes, draw, example, learning
+from stages.reporting.page import (
+    best,
+    by_model,
+    class_ranking,
+    confident_mistakes,
+    draw,
+    example,
+    learning,
+)
 from stages.reporting.sentences import listing, verdict
-from stages.reporting.table import REPORT, RESULTS, collect
-from stages.reporting.targets import missed, published
+from stages.reporting.table import REPORT, RESULTS, TIMING, collect, summary_table
+from stages.reporting.targets import against_study, published, study_of
 from stages.reporting.templating import TEMPLATES, render
 
 MARKDOWN = Path("plots/report.md")
@@ -30,17 +38,24 @@ EXAMPLES = range(4, 8)  # test images that every report shows
 
 
 def main() -> None:
-    params, manifest, rows = load_params(), read_manifest(), collect()
+    params, manifest = load_params(), read_manifest()
+    tested = {name: row["test"] for name, row in read_json(Path("metrics/test.json")).items()}
+    details = read_json(Path("data/predictions/details.json"))
+    rows = collect({name: row["accuracy_interval"] for name, row in details["models"].items()})
     dataset, class_names = manifest["dataset"], manifest["class_names"]
-    names = [row["model"] for row in rows]
+    names = list(tested)
     models = [name for name in names if name != ENSEMBLE]
     test = read_split("test")
     predictions = {name: read_array(Path(f"data/predictions/{name}.npy")) for name in names}
-    evaluation = read_json(Path("metrics/evaluation.json"))
-    details = read_json(Path("data/predictions/details.json"))
     histories = {name: read_csv(Path(f"plots/history/{name}.csv")) for name in models}
-    scores = {name: read_csv(Path(f"plots/per_class/{name}.csv")) for name in names}
-    below = missed(dataset, rows)
+    scores, bins = (by_model(Path(f"plots/{table}.csv")) for table in ("per_class", "calibration"))
+    timing = {name: read_json(TIMING / f"{name}.json") for name in models}
+    seeds = {
+        name: against_study(name, tested[name]["accuracy"], len(test.y), cell)
+        for name in models
+        if (cell := study_of(name, params.model_dump(), timing[name]["versions"]))
+    }
+    published_entries = published(dataset, [row["epochs"] for row in rows])
     facts = {
         "title": f"{listing(models, article='')} on {dataset}",
         "params": params,
@@ -49,20 +64,19 @@ def main() -> None:
         "manifest": manifest,
         "rows": rows,
         "best": best(rows),
-        "published": published(dataset, [row["epochs"] for row in rows]),
-        "missed": below,
-        "verdict": verdict(evaluation, details["comparisons"], len(test.y)),
-        "evaluation": evaluation,
+        "published": published_entries,
+        "seeds": list(seeds.values()),
+        "verdict": verdict(tested, details["comparisons"], len(test.y)),
+        "tested": tested,
         "details": details["models"],
         "comparisons": details["comparisons"],
         "learning": {name: learning(history) for name, history in histories.items()},
         "classes": class_ranking(scores, models, class_names),
-        "timing": {name: read_json(Path(f"metrics/timing/{name}.json")) for name in models},
-        "inference": read_json(Path("metrics/timing/inference.json"))["seconds_per_image"],
+        "timing": timing,
+        "inference": read_json(TIMING / "inference.json")["seconds_per_image"],
         "colours": {name: look(name, names)["color"] for name in names},
-        "figures": draw(
-            rows, details["models"], histories, scores, predictions, test.y, class_names
-        ),
+        "figures": draw(rows, histories, scores, bins, predictions, test.y, class_names),
+        "table": summary_table(rows, published_entries),
         "examples": [
             example(i, test.x, test.y, predictions, class_names)
             for i in EXAMPLES
@@ -79,8 +93,7 @@ def main() -> None:
     write_csv(RESULTS, rows)
     write_text(REPORT, render(TEMPLATES / "report.html.jinja", facts))
     write_text(MARKDOWN, render(TEMPLATES / "report.md.jinja", facts))
-    for text in below:
-        print(f"below target: {text}")
+    print(*facts["verdict"], *facts["seeds"], sep="\n")
     print(f"wrote {REPORT}, {MARKDOWN} and {RESULTS}")
 
 

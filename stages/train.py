@@ -3,9 +3,9 @@
     python -m stages.train cnn
 
 Reads `epochs`, `seed`, `train.*` and the model's own section. Writes `data/models/MODEL.keras`,
-`plots/history/MODEL.csv` (after each epoch), `metrics/train/MODEL.json` and
-`metrics/timing/MODEL.json`. An interrupted training continues after its last complete epoch, with
-the same final bytes. Does not open the test set.
+`plots/history/MODEL.csv` (after each epoch), `metrics/MODEL.json` (what people compare) and
+`data/timing/MODEL.json` (seconds, memory, versions, machine). An interrupted training continues
+after its last complete epoch, with the same final bytes. Does not open the test set.
 """
 
 from __future__ import annotations
@@ -45,20 +45,19 @@ def main() -> None:
     from stages.models.shared.archive import save_model
 
     save_model(training.model, Path(f"data/models/{name}.keras"))
-    final_train, final_val = training.score(train_data), training.score(val_data)
-    best = max(training.history, key=lambda row: row["val_accuracy"])
+    train_accuracy = training.score(train_data)["accuracy"]
     write_json(
-        Path(f"metrics/train/{name}.json"),
+        Path(f"metrics/{name}.json"),
+        {name: {"train": {"accuracy": train_accuracy}, "val": training.score(val_data)}},
+    )
+    write_json(
+        Path(f"data/timing/{name}.json"),
         {
-            "train": final_train,
-            "val": final_val,
-            "gap": final_train["accuracy"] - final_val["accuracy"],
-            "best": {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]},
-            "epochs": len(training.history),
             "parameters": training.model.count_params(),
+            "epochs": len(training.history),
+            **training.timing(),
         },
     )
-    write_json(Path(f"metrics/timing/{name}.json"), training.timing())
     training.checkpoint.remove()  # now `dvc repro --force` trains again
 
 

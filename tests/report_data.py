@@ -14,6 +14,7 @@ from stages.common.files import write_csv, write_json
 from stages.common.params import ENSEMBLE
 from stages.evaluate import write_scores
 
+VERSIONS = dict.fromkeys(("python", "keras", "tensorflow", "numpy"), "0")
 THREADS = {"intra_op": 2, "inter_op": 2, "batch_parts": 1}
 
 
@@ -46,9 +47,9 @@ def build_tree(
     probabilities[ENSEMBLE] = np.mean(list(probabilities.values()), axis=0)
     write_scores(y, probabilities, list(class_names))
     seconds = {name: {"batch_1": 0.001, "batch_256": 0.0001} for name in probabilities}
-    write_json(Path("metrics/timing/inference.json"), {"seconds_per_image": seconds})
-    for name in ("params.yaml", "studies/targets.yaml", "studies/published.yaml"):
-        Path(name).parent.mkdir(exist_ok=True)
+    write_json(Path("data/timing/inference.json"), {"seconds_per_image": seconds})
+    for name in ("params.yaml", "studies/published.yaml", "studies/results/comparison.json"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, name)
 
 
@@ -64,16 +65,15 @@ def write_training(name: str, i: int, epochs: int, random: np.random.Generator) 
         })  # fmt: skip
     write_csv(Path(f"plots/history/{name}.csv"), history)
     last = history[-1]
-    scores = {
-        part: {key: last[f"{prefix}{key}"] for key in ("accuracy", "loss")}
-        for part, prefix in (("train", ""), ("val", "val_"))
-    }
+    val = {"accuracy": last["val_accuracy"], "loss": last["val_loss"]}
     write_json(
-        Path(f"metrics/train/{name}.json"), scores | {"epochs": epochs, "parameters": 1000 + i}
+        Path(f"metrics/{name}.json"),
+        {name: {"train": {"accuracy": last["accuracy"]}, "val": val}},
     )
     write_json(
-        Path(f"metrics/timing/{name}.json"),
-        {"train_seconds": 10.0 + i, "seconds_per_epoch": 1.0, "examples_per_second": 9999.0,
-         "peak_memory_bytes": 10**9, "threads": THREADS, "versions": {"python": "3"},
-         "processor": "<invented>", "finished": "2026-01-01"},
+        Path(f"data/timing/{name}.json"),
+        {"parameters": 1000 + i, "epochs": epochs, "train_seconds": 10.0 + i,
+         "seconds_per_epoch": 1.0, "examples_per_second": 9999.0, "peak_memory_bytes": 10**9,
+         "threads": THREADS, "versions": VERSIONS, "processor": "<invented>",
+         "finished": "2026-01-01"},
     )  # fmt: skip

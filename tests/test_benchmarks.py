@@ -89,7 +89,7 @@ def test_the_stages_around_the_training_are_measured(clone):
     evaluated = measure([sys.executable, "-c", around.EVALUATE], clone.folder)["seconds"]
     assert evaluated > 0
     assert around.report_seconds(clone.folder) > 0
-    same = clone.run("git", "status", "--porcelain", "metrics/evaluation.json", "plots/per_class")
+    same = clone.run("git", "status", "--porcelain", "metrics/test.json", "plots/per_class.csv")
     assert same.stdout == ""
     rounds = [
         dict.fromkeys(around.FIGURES, 2.0) | {"evaluate_seconds": seconds}

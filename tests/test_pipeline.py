@@ -26,21 +26,21 @@ def test_repro_runs_every_stage_and_writes_sane_results(pipeline):
     assert (first, evaluate, report) == ("prepare", "evaluate", "report")
     assert set(training) == set(TRAINING)
     assert pipeline.run("git", "status", "--short").stdout == ""
-    tested = json.loads(pipeline.read("metrics/evaluation.json"))
+    tested = json.loads(pipeline.read("metrics/test.json"))
     assert set(tested) == {*model_names(), ENSEMBLE}
-    for figures in tested.values():
+    for figures in (row["test"] for row in tested.values()):
         assert figures["errors"] == round((1 - figures["accuracy"]) * 360)
         assert 0 < figures["macro_f1"] < 1
         assert 0 < figures["loss"] < 3
     for name in model_names():
-        train = json.loads(pipeline.read(f"metrics/train/{name}.json"))
+        train = json.loads(pipeline.read(f"metrics/{name}.json"))[name]
         with pipeline.path(f"plots/history/{name}.csv").open(encoding="utf-8") as file:
             *_, last = rows = list(csv.DictReader(file))
         assert [int(row["epoch"]) for row in rows] == list(range(1, TINY["epochs"] + 1))
-        assert train["epochs"] == TINY["epochs"]
         assert train["val"]["accuracy"] == pytest.approx(float(last["val_accuracy"]))
         assert train["val"]["loss"] == pytest.approx(float(last["val_loss"]), rel=1e-3)
-        timing = json.loads(pipeline.read(f"metrics/timing/{name}.json"))
+        timing = json.loads(pipeline.read(f"data/timing/{name}.json"))
+        assert timing["epochs"] == TINY["epochs"]
         assert 0 < timing["seconds_per_epoch"] <= timing["train_seconds"]
         assert timing["peak_memory_bytes"] > 1e8
 

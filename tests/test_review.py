@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -9,24 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Project, set_keys
+from conftest import Project
 from review_project import branch, edit, work
 
 from stages.common.cli import StageError
 from stages.common.params import parse_params
-from tools.review import (
-    accuracies_by_seed,
-    by_images,
-    by_seeds,
-    cell,
-    recorded_trials,
-    review,
-    stale_stages,
-)  # fmt: skip
+from stages.reporting.targets import settings_digest
+from tools.review import by_images, by_seeds, cell, review, stale_stages
 
 __all__ = ["branch", "work"]
-EVALUATION = "metrics/evaluation.json"
-LIBRARIES = {"keras": "3", "numpy": "2", "tensorflow": "2"}
+TESTED, LSTM = "metrics/test.json", "metrics/lstm.json"
 CONFLICT = "<<<<<<< HEAD\n{}\n=======\n>>>>>>> theirs\n"
 
 
@@ -57,11 +50,11 @@ def replace(project: Project, name: str, content: bytes) -> None:
 
 def test_a_change_that_dvc_lock_records(work, enter):
     work.set({"lstm.units": [24]})
-    edit(work, "metrics/train/lstm.json", {"parameters": 5378, "val.accuracy": 0.5})
-    tested = json.loads(work.read(EVALUATION))
-    edit(work, EVALUATION, {"lstm": tested["cnn"], "ensemble.accuracy": 0.25})
-    for kind in ("confusion", "history"):
-        replace(work, f"plots/{kind}/lstm.csv", work.path(f"plots/{kind}/cnn.csv").read_bytes())
+    edit(work, LSTM, {"lstm.val.accuracy": 0.5})
+    tested = json.loads(work.read(TESTED))
+    edit(work, TESTED, {"lstm": tested["cnn"], "ensemble.test.accuracy": 0.25})
+    history = work.path("plots/history/cnn.csv").read_bytes()
+    replace(work, "plots/history/lstm.csv", history)
     replace(work, "data/models/lstm.keras", b"other weights")
     work.dvc("commit", "--force")
     work.commit("more units")
@@ -69,21 +62,17 @@ def test_a_change_that_dvc_lock_records(work, enter):
     text = review("main")
     assert "| lstm.units | [8] | [24] |" in text
     assert "Stale" not in text
-    assert "Below" not in text
     rows = rows_of(text)
     assert list(rows) == ["lstm", "ensemble"]
-    old, new = (100 * tested[name]["accuracy"] for name in ("lstm", "cnn"))
+    old, new = (100 * tested[name]["test"]["accuracy"] for name in ("lstm", "cnn"))
     sign = "▲ +" if new > old else "▼ −"
     assert f"| {old:.2f} → {new:.2f} % | {sign}{abs(new - old):.2f} |" in rows["lstm"]
     assert re.search(r"\| (not )?significant \(test images: p (=|&lt;) ", rows["lstm"])
     short, folded = text.split("<details>")[0], text.split("<details>")[-1]
     assert len(short.splitlines()) < 25
-    figures = re.findall(r"^\| (metrics/\S+): (\S+) ", folded, re.M)
-    assert figures[0] == ("metrics/evaluation.json", "lstm.accuracy")
-    assert figures[-3:] == [
-        ("metrics/train/lstm.json", "parameters"), ("metrics/train/lstm.json", "val.accuracy"),
-        ("metrics/evaluation.json", "ensemble.accuracy"),
-    ]  # fmt: skip
+    figures = re.findall(r"^\| (\w+\.\w+\.\w+) ", folded, re.M)
+    assert figures[0] == "lstm.test.accuracy"
+    assert figures[-2:] == ["lstm.val.accuracy", "ensemble.test.accuracy"]
     curves = work.read("review/curves.svg")
     assert all(f">{name}: validation loss" in curves for name in ("cnn", "lstm", "hybrid"))
     assert not work.run("git", "status", "--short").stdout
@@ -107,7 +96,7 @@ def test_a_stale_lock_names_the_stages(branch, enter):
     [
         ("stages/models/cnn.py", ["train_cnn", "evaluate", "report"]),
         ("stages/reporting/page.py", ["report"]),
-        ("metrics/train/cnn.json", ["train_cnn", "evaluate", "report"]),
+        ("metrics/cnn.json", ["train_cnn", "evaluate", "report"]),
         ("data/models/cnn.keras", []),
         ("data/prepared/manifest.json", []),
     ],
@@ -148,21 +137,36 @@ def test_a_change_of_the_readme_changes_nothing(branch, enter):
     assert len(lines) == 3
 
 
-def test_a_target_applies_to_the_epochs_that_were_run(branch, enter):
+def write_study(project: Project, model: str, **changes) -> None:
+    """Write a study with the settings and library versions of the run, and any number of seeds."""
+    results = csv.DictReader(project.read("metrics/results.csv").splitlines())
+    libraries = {key: next(results)[key] for key in ("keras", "tensorflow", "numpy")}
+    params = parse_params(project.document).model_dump()
+    study = {"model": model, "n": 5, "accuracy_mean": 1.0, "accuracy_std": 0.001,
+             "settings": settings_digest(model, params), "libraries": libraries}  # fmt: skip
+    path = project.path("studies/results/comparison.json")
+    path.write_text(json.dumps([study | changes]), encoding="utf-8")
+
+
+def test_a_run_is_compared_with_the_study_of_its_own_settings(branch, enter):
     """The branch asks for 9 epochs, but its figures come from 4."""
-    target = {"dataset": "digits", "model": "lstm", "accuracy": 1.0}
+    write_study(branch, "lstm")
     branch.set({"epochs": 9})
     enter(branch)
-    for epochs, below in ((9, False), (4, True)):
-        entries = yaml.safe_dump([target | {"epochs": epochs}])
-        branch.path("studies/targets.yaml").write_text(entries, encoding="utf-8")
-        text = review("main")
-        assert ("**Below target:** lstm: test accuracy" in text) == below
+    assert "**Unusually low:** lstm: " in review("main")
+    assert "(100.00 ± 0.10 %, 5 seeds)" in review("main")
+    for other in (
+        {"settings": settings_digest("lstm", parse_params(yaml.safe_load(
+            branch.read("params.yaml"))).model_dump())},  # those of the edited params.yaml
+        {"libraries": {"keras": "2"}}, {"n": 1}, {"accuracy_std": 0.4},
+    ):  # fmt: skip
+        write_study(branch, "lstm", **other)
+        assert "Unusually" not in review("main")
 
 
 def test_another_dataset_is_not_compared(branch, enter):
     branch.set({"dataset": "own|.npz"})
-    edit(branch, EVALUATION, {"cnn.accuracy": 0.5, "lstm.accuracy": 0.25})
+    edit(branch, TESTED, {"cnn.test.accuracy": 0.5, "lstm.test.accuracy": 0.25})
     enter(branch)
     text = review("main")
     assert "not comparable:** the dataset changed from digits to own\\|.npz" in text
@@ -175,8 +179,8 @@ def test_another_dataset_is_not_compared(branch, enter):
 
 @pytest.mark.parametrize(
     "name",
-    ["params.yaml", "dvc.lock", EVALUATION, "metrics/train/cnn.json", "metrics/timing/lstm.json",
-     "plots/history/cnn.csv", "plots/confusion/lstm.csv"],
+    ["params.yaml", "dvc.lock", TESTED, "metrics/cnn.json", "metrics/results.csv",
+     "plots/history/cnn.csv", "plots/mistakes.csv"],
 )  # fmt: skip
 def test_conflict_markers_end_in_one_line_that_names_the_file(branch, enter, name):
     branch.path(name).write_text(CONFLICT.format(branch.read(name)), encoding="utf-8")
@@ -187,12 +191,12 @@ def test_conflict_markers_end_in_one_line_that_names_the_file(branch, enter, nam
 
 def test_conflict_markers_in_the_base_name_its_commit(branch, enter):
     branch.run("git", "checkout", "--quiet", "main")
-    good = branch.read(EVALUATION)
-    branch.path(EVALUATION).write_text(CONFLICT.format(good), encoding="utf-8")
+    good = branch.read(TESTED)
+    branch.path(TESTED).write_text(CONFLICT.format(good), encoding="utf-8")
     branch.commit("merged badly")
-    branch.path(EVALUATION).write_text(good, encoding="utf-8")
+    branch.path(TESTED).write_text(good, encoding="utf-8")
     enter(branch)
-    with pytest.raises(StageError, match=rf"^[0-9a-f]{{7}}: {EVALUATION} is not valid JSON"):
+    with pytest.raises(StageError, match=rf"^[0-9a-f]{{7}}: {TESTED} is not valid JSON"):
         review("main")
 
 
@@ -246,7 +250,7 @@ def test_it_works_in(pipeline, tmp_path, enter, place):
     enter(project)
     assert "Nothing changed" in review("HEAD")
     project.set({"cnn.dense": 9})
-    edit(project, EVALUATION, {"cnn.accuracy": 0.125})
+    edit(project, TESTED, {"cnn.test.accuracy": 0.125})
     text = review("HEAD")
     assert "| cnn.dense | 8 | 9 |" in text
     assert "**Stale: train_cnn, evaluate, report.**" in text
@@ -256,74 +260,39 @@ def test_it_works_in(pipeline, tmp_path, enter, place):
 # --- significance -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def record(tmp_path, monkeypatch, tiny_document) -> Callable[..., dict]:
-    """Return a function that writes trials of the LSTM, one per seed, and returns their run."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "studies/trials").mkdir(parents=True)
-
-    def write(accuracies: list[float | None], changes: dict, **job) -> dict:
-        params = set_keys(tiny_document, changes)
-        for seed, accuracy in enumerate(accuracies):
-            own = parse_params(set_keys(params, {"seed": seed})).model_dump()
-            result = {"val_accuracy": 0.5} | ({} if accuracy is None else {"accuracy": accuracy})
-            facts = {"model": "lstm", "params": own, "libraries": LIBRARIES} | job
-            name = f"studies/trials/{len(list(tmp_path.glob('studies/trials/*')))}.json"
-            (tmp_path / name).write_text(json.dumps({"job": facts, "result": result}))
-        versions = {"python": "3.12", **LIBRARIES}
-        timing = {f"metrics/timing/{name}.json": {"versions": versions} for name in ("cnn", "lstm")}
-        return {"params.yaml": params} | timing
-
-    return write
-
-
-def test_only_trials_with_equal_settings_code_and_libraries_count(record, tmp_path):
-    run = record([0.5, 0.7], {"epochs": 3, "train.threads": 1, "cnn.dropout": 0.1})
-    for changes in ({"lstm.dropout": 0.3}, {"train.batch_size": 7}, {"prepare.split_seed": 9}):
-        record([0.1, 0.2, 0.3], {"epochs": 3} | changes)
-    record([0.1, 0.2, 0.3], {"epochs": 3}, libraries=LIBRARIES | {"keras": "2"})
-    record([None] * 4, {"epochs": 3})  # from a search
-    incomplete = tmp_path / "studies/trials/.0-abcdefgh.json"
-    incomplete.write_text('{"job": {"model', encoding="utf-8")
-    trials = recorded_trials()
-    assert accuracies_by_seed("lstm", run, trials) == {0: 0.5, 1: 0.7}
-    assert accuracies_by_seed("cnn", run, trials) == {}
-    assert accuracies_by_seed("ensemble", run, trials) == {}
-    old = run | {"params.yaml": {"epochs": 3, "from": "another time"}}
-    assert accuracies_by_seed("lstm", old, trials) == {}
-    record([0.9], {"epochs": 3}, results_version=2)
-    assert accuracies_by_seed("lstm", run, recorded_trials()) == {0: 0.9}
-
-
 @pytest.mark.parametrize(
     ("difference", "word"),
     [(0.0063, "significant"), (-0.0063, "significant"), (0.0061, "not significant")],
 )
 def test_the_spread_over_seeds_decides(difference, word):
-    seeds = dict(enumerate([0.5, 0.501, 0.499, 0.502, 0.498]))
+    cell = {"n": 5, "accuracy_std": 0.00158}
     # t(0.975, 4) = 2.776, times sqrt(2) × 0.00158
-    assert by_seeds(difference, seeds, seeds) == f"{word} (seeds: ±0.62 points, n = 5)"
-    assert by_seeds(difference, seeds, {0: 0.5}) == ""
+    assert by_seeds(difference, cell, cell) == f"{word} (seeds: ±0.62 points, n = 5)"
+    assert by_seeds(difference, cell, None) == ""
 
 
 def test_mcnemar_counts_the_images_that_only_one_side_has_right():
-    def rows(guesses: str) -> list[dict[str, str]]:
-        return [{"actual": "1", "predicted": guess} for guess in guesses]
-
     expected = "significant (test images: p = 0.031, +0 −6)"  # 2 × 0.5⁶
-    assert by_images(rows("111111"), rows("222222")) == expected
-    assert by_images(rows("12"), rows("12")) == "not significant (test images: p = 1, +0 −0)"
+    assert by_images({"9"}, {"9", *"123456"}) == expected
+    assert by_images({"1"}, {"1"}) == "not significant (test images: p = 1, +0 −0)"
 
 
-def test_a_run_uses_the_seeds_if_both_sides_have_trials(work, enter):
-    edit(work, EVALUATION, {"lstm.accuracy": 0.9, "ensemble.accuracy": 0.9})
-    libraries = json.loads(work.read("metrics/timing/lstm.json"))["versions"]
-    params = parse_params(work.document).model_dump()
-    work.path("studies/trials").mkdir()
-    for seed, accuracy in enumerate([0.5, 0.4, 0.6]):
-        job = {"model": "lstm", "params": params | {"seed": seed}, "libraries": libraries}
-        trial = json.dumps({"job": job, "result": {"accuracy": accuracy}})
-        work.path(f"studies/trials/{seed}.json").write_text(trial, encoding="utf-8")
+def test_mistakes_of_the_same_images_are_paired(branch, enter):
+    """The branch classifies exactly one more image correctly."""
+    lines = branch.read("plots/mistakes.csv").splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if line.startswith("lstm,"))
+    branch.path("plots/mistakes.csv").write_text("".join(lines[:last] + lines[last + 1 :]))
+    edit(branch, TESTED, {"lstm.test.accuracy": 0.875})
+    enter(branch)
+    assert "(test images: p = 1, +1 −0)" in rows_of(review("main"))["lstm"]
+    supports = branch.read("plots/per_class.csv").splitlines(keepends=True)
+    branch.path("plots/per_class.csv").write_text("".join(supports[:11]))  # the LSTM has none
+    assert "not comparable:** the test images are not the same" in review("main")
+
+
+def test_a_run_uses_the_seeds_if_both_sides_have_a_study(work, enter):
+    edit(work, TESTED, {"lstm.test.accuracy": 0.9, "ensemble.test.accuracy": 0.9})
+    write_study(work, "lstm", n=3, accuracy_std=0.1)
     enter(work)
     rows = rows_of(review("main"))
     assert "(seeds: ±60.85 points, n = 3)" in rows["lstm"]

@@ -74,17 +74,21 @@ def studied(tmp_path_factory, tiny_document, environment, ray_turn) -> Project: 
 
 
 def test_a_trial_gives_the_pipelines_figures_to_the_last_digit(studied, pipeline):
-    evaluation = json.loads(pipeline.read("metrics/evaluation.json"))
+    tested = json.loads(pipeline.read("metrics/test.json"))
     assert [row["model"] for row in rows(studied)] == ["cnn", "lstm"]
     for row in rows(studied):
         model = row["model"]
-        trained = json.loads(pipeline.read(f"metrics/train/{model}.json"))
-        threads = json.loads(pipeline.read(f"metrics/timing/{model}.json"))["threads"]
+        validated = json.loads(pipeline.read(f"metrics/{model}.json"))[model]["val"]
+        timing = json.loads(pipeline.read(f"data/timing/{model}.json"))
+        threads = timing["threads"]
         expected = {
-            **{key: evaluation[model][key] for key in ("accuracy", "loss", "macro_f1", "errors")},
-            "val_accuracy": trained["val"]["accuracy"],
-            "val_loss": trained["val"]["loss"],
-            "parameters": trained["parameters"],
+            **{
+                key: tested[model]["test"][key]
+                for key in ("accuracy", "loss", "macro_f1", "errors")
+            },
+            "val_accuracy": validated["accuracy"],
+            "val_loss": validated["loss"],
+            "parameters": timing["parameters"],
             "threads": f"{threads['inter_op']}×{threads['intra_op']}/{threads['batch_parts']}",
         }
         assert {key: row[key] for key in expected} == {k: str(v) for k, v in expected.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -14,6 +13,7 @@ from conftest import Project
 from review_project import edit
 
 from stages.common.cli import StageError
+from stages.common.files import read_csv, write_csv
 from stages.common.params import ENSEMBLE, model_names
 from tools import verify
 from tools.verify import against_committed, changed
@@ -44,16 +44,14 @@ def test_equal_results_are_the_same(differences):
     assert differences.text.startswith("Processor, threads and versions are the recorded ones")
     assert differences.text.endswith("all the same\n")
     same = set(re.findall(r"^  same +(\S+)$", differences.text, re.M))
-    per_model = [
-        f"plots/{kind}/{m}.csv" for m in model_names() for kind in ("history", "confusion")
-    ]
+    per_model = [f"plots/history/{name}.csv" for name in model_names()]
     per_model += [f"data/models/{name}.keras" for name in model_names()]
-    assert same >= {"metrics/evaluation.json", "metrics/results.csv", "data/prepared",
-                    "data/predictions", *per_model}  # fmt: skip
+    assert same >= {"metrics/test.json", "metrics/results.csv", "plots/confusion.csv",
+                    "data/prepared", "data/predictions", *per_model}  # fmt: skip
 
 
 def test_seconds_may_differ_but_nothing_else(clone, differences):
-    edit(clone, "metrics/timing/cnn.json", {"train_seconds": 1.0, "peak_memory_bytes": 7})
+    edit(clone, "data/timing/cnn.json", {"train_seconds": 1.0, "peak_memory_bytes": 7})
     clone.path("plots/report.html").write_text("quotes seconds", encoding="utf-8")
     results = clone.path("metrics/results.csv")
     header, *rows = [line.split(",") for line in clone.read("metrics/results.csv").splitlines()]
@@ -64,7 +62,7 @@ def test_seconds_may_differ_but_nothing_else(clone, differences):
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics/evaluation.json", "plots/history/lstm.csv", "plots/readme/per_class.png"]
+    "name", ["metrics/test.json", "plots/history/lstm.csv", "plots/per_class.csv"]
 )
 def test_one_changed_bit_is_found(clone, differences, name):
     content = bytearray(clone.path(name).read_bytes())
@@ -73,32 +71,38 @@ def test_one_changed_bit_is_found(clone, differences, name):
     assert differences() == [name]
 
 
-def test_missing_and_new_files_and_other_models_are_found(clone, differences):
-    clone.path("plots/confusion/cnn.csv").rename(clone.path("plots/confusion/other.csv"))
+def test_missing_files_and_other_models_are_found(clone, differences):
+    clone.path("plots/confusion.csv").unlink()
     lock = yaml.safe_load(clone.read("dvc.lock"))
     lock["stages"]["train_cnn"]["outs"][0]["md5"] = "0" * 32
     clone.path("dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
     assert differences() == [
-        "data/models/cnn.keras", "plots/confusion/cnn.csv", "plots/confusion/other.csv",
+        "data/models/cnn.keras", "plots/confusion.csv",
     ]  # fmt: skip
 
 
 # --- on another machine -------------------------------------------------------------------
 
 
+def edit_results(project: Project, model: str, **changes: object) -> None:
+    """Change a model's row of the result table."""
+    rows = read_csv(project.path("metrics/results.csv"))
+    write_csv(project.path("metrics/results.csv"),
+              [row | changes if row["model"] == model else row for row in rows])  # fmt: skip
+
+
 @pytest.fixture
 def elsewhere(clone) -> Project:
     """A state that another machine rebuilt."""
-    threads = json.loads(clone.read("metrics/timing/lstm.json"))["threads"]["inter_op"]
-    edit(clone, "metrics/timing/lstm.json", {"threads.inter_op": threads + 1})
+    edit_results(clone, "lstm", threads="1×7/1")
     return clone
 
 
 def test_elsewhere_accuracies_may_differ_a_little(elsewhere, differences):
-    tested = json.loads(elsewhere.read("metrics/evaluation.json"))
-    accuracies = {f"{m}.accuracy": tested[m]["accuracy"] - 2 / 360 for m in tested}
-    assert set(tested) == {*model_names(), ENSEMBLE}
-    edit(elsewhere, "metrics/evaluation.json", accuracies)
+    rows = read_csv(elsewhere.path("metrics/results.csv"))
+    assert {row["model"] for row in rows} == {*model_names(), ENSEMBLE}
+    for row in rows:
+        edit_results(elsewhere, row["model"], test_accuracy=float(row["test_accuracy"]) - 2 / 360)
     assert differences() == []
     assert differences.text.startswith("This machine differs from the recorded one (threads of ")
     assert "Accuracies may differ by up to 4 standard errors" in differences.text
@@ -106,20 +110,20 @@ def test_elsewhere_accuracies_may_differ_a_little(elsewhere, differences):
 
 
 @pytest.mark.parametrize(
-    ("file", "key", "change", "found"),
+    ("model", "column", "change", "found"),
     [
-        ("metrics/evaluation.json", "hybrid.accuracy", -0.4, "hybrid test accuracy"),
-        ("metrics/evaluation.json", "ensemble.accuracy", 0.4, "ensemble test accuracy"),
-        ("metrics/train/cnn.json", "val.accuracy", -0.4, "cnn validation accuracy"),
-        ("metrics/train/cnn.json", "parameters", 1, "cnn parameters"),
-        ("metrics/train/lstm.json", "epochs", -1, "lstm epochs"),
+        ("hybrid", "test_accuracy", -0.4, "hybrid test accuracy"),
+        ("ensemble", "test_accuracy", 0.4, "ensemble test accuracy"),
+        ("cnn", "val_accuracy", -0.4, "cnn val accuracy"),
+        ("cnn", "parameters", 1, "cnn parameters"),
+        ("lstm", "epochs", -1, "lstm epochs"),
     ],
 )
-def test_elsewhere_a_large_difference_is_found(elsewhere, differences, file, key, change, found):
-    value = json.loads(elsewhere.read(file))
-    for part in key.split("."):
-        value = value[part]
-    edit(elsewhere, file, {key: value + change})
+def test_elsewhere_a_large_difference_is_found(
+    elsewhere, differences, model, column, change, found
+):
+    (row,) = (r for r in read_csv(elsewhere.path("metrics/results.csv")) if r["model"] == model)
+    edit_results(elsewhere, model, **{column: float(row[column]) + change})
     assert differences() == [found]
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from scipy import stats
 
@@ -29,19 +27,25 @@ from stages.evaluation import CONFIDENCE, SIGNIFICANT
 from stages.evaluation.significance import mcnemar
 from stages.reporting import figures as drawing
 from stages.reporting.sentences import p_text
-from stages.reporting.targets import missed
+from stages.reporting.targets import against_study, is_low, study_of
 from stages.reporting.templating import render
 from tools.git import git
 
 OUT = Path("review")
 TEMPLATE = Path(__file__).parent / "templates/review.md.jinja"
-PARAMS, EVALUATION, TRIALS = "params.yaml", "metrics/evaluation.json", Path("studies/trials")
+PARAMS, LOCK, TESTED, RESULTS = (
+    "params.yaml",
+    "dvc.lock",
+    "metrics/test.json",
+    "metrics/results.csv",
+)
+PER_CLASS = "plots/per_class.csv"
 CURVES = {"val_accuracy": "validation accuracy (%)", "val_loss": "validation loss (nats)"}
 MARKDOWN = str.maketrans({
     "|": "\\|", "&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'", "\n": " ", "@": "@\u200b"
 })  # fmt: skip
 
-Files = Mapping[str, Any]  # the parsed params.yaml, metrics (JSON) and plots (CSV), by path
+Files = Mapping[str, Any]  # parsed params.yaml, dvc.lock, metrics and plots, by path
 
 
 def main() -> None:
@@ -67,10 +71,8 @@ def review(base: str) -> str:
     before = read_commit(commit)
     models, reason = compare_models(before, after)
     metrics = changes(*(figures(side) for side in (before, after)))
-    order = list(after.get(EVALUATION, {}))
-    metrics.sort(
-        key=lambda row: ([m not in re.split(r"\W", row["key"]) for m in order], row["key"])
-    )
+    order = [*tested(after), *tested(before)]
+    metrics.sort(key=lambda row: position(row["key"], order))
     if metrics:
         draw_curves(before, after)
     return render(
@@ -83,11 +85,17 @@ def review(base: str) -> str:
             "models": models,
             "incomparable": reason,
             "stale": stale,
-            "missed": missed_targets(after),
+            "low": low_runs(after),
             "curves": os.environ.get("CURVES_URL", ""),
         },
         cell=cell,
     )
+
+
+def position(key: str, models: Sequence[str]) -> tuple[int, str]:
+    """Return where a figure such as `cnn.val.loss` is sorted: by its model, then by its name."""
+    model = key.split(".")[0]
+    return models.index(model) if model in models else len(models), key
 
 
 def cell(value: Any) -> Markup:
@@ -113,7 +121,7 @@ def common_commit(base: str) -> str:
 def read_commit(commit: str) -> Files:
     """Return the same as `read_files`, for a commit."""
     with tempfile.TemporaryDirectory() as folder:
-        found = git("ls-tree", "--name-only", commit, PARAMS, "metrics", "plots").split()
+        found = git("ls-tree", "--name-only", commit, PARAMS, LOCK, "metrics", "plots").split()
         git("archive", "--output", f"{folder}/all.tar", commit, *found)
         with tarfile.open(f"{folder}/all.tar") as archive:
             archive.extractall(folder, filter="data")
@@ -124,22 +132,42 @@ def read_commit(commit: str) -> Files:
 
 
 def read_files(folder: Path) -> Files:
-    """Return the parsed parameters, metrics and plots in a folder."""
-    files = {PARAMS: read_yaml(folder / PARAMS)}
-    for path in sorted([*folder.glob("metrics/**/*.json"), *folder.glob("plots/*/*.csv")]):
+    """Return the parsed parameters, lock file, metrics and plots in a folder."""
+    files = {name: read_yaml(folder / name) for name in (PARAMS, LOCK) if (folder / name).exists()}
+    found = [path for kind in ("metrics/*.*", "plots/**/*.csv") for path in folder.glob(kind)]
+    for path in sorted(found):
         read = read_json if path.suffix == ".json" else read_csv
         files[path.relative_to(folder).as_posix()] = read(path)
     return files
 
 
 def figures(files: Files) -> dict[str, Any]:
-    """Return all metrics as {"FILE: KEY": value}."""
+    """Return all metrics with dotted keys: `cnn.val.loss`."""
     return {
-        f"{path}: {key}": value
+        key: value
         for path, content in files.items()
         if path.endswith(".json")
         for key, value in flatten(content).items()
     }
+
+
+def tested(files: Files) -> dict[str, dict[str, Any]]:
+    """Return each model's figures on the test set."""
+    return {model: figures["test"] for model, figures in files.get(TESTED, {}).items()}
+
+
+def rows_of(files: Files, path: str, model: str) -> list[Mapping[str, str]]:
+    """Return a model's rows of a CSV file with the column `model`."""
+    return [row for row in files.get(path, []) if row["model"] == model]
+
+
+def params_of(files: Files) -> dict[str, Any]:
+    """Return the parameters with which the figures were made, as dvc.lock records them."""
+    recorded: dict[str, Any] = {}
+    for name, stage in files.get(LOCK, {}).get("stages", {}).items():
+        if name == "prepare" or name.startswith("train_"):
+            recorded |= stage.get("params", {}).get(PARAMS, {})
+    return recorded
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -210,98 +238,77 @@ def is_consistent(stage: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:
 def compare_models(before: Files, after: Files) -> tuple[list[dict[str, Any]], str]:
     """Return a row for each model whose test figures differ, and why they do not compare."""
     old_data, new_data = (side[PARAMS].get("dataset") for side in (before, after))
-    old_tested, new_tested = (side.get(EVALUATION, {}) for side in (before, after))
-    same_data = old_data == new_data or not old_tested
-    reason = "" if same_data else f"the dataset changed from {old_data} to {new_data}"
-    trials, rows = recorded_trials(), []
+    old_tested, new_tested = tested(before), tested(after)
+    reason, rows = "", []
+    if old_tested and old_data != new_data:
+        reason = f"the dataset changed from {old_data} to {new_data}"
     for model in new_tested | old_tested:
         old, new = old_tested.get(model), new_tested.get(model)
         if old == new:
             continue
         row = {"model": model, "old": old, "new": new, "verdict": ""}
         if old and new and not reason:
-            guesses = [side.get(f"plots/confusion/{model}.csv", []) for side in (before, after)]
-            if len({tuple(guess["actual"] for guess in table) for table in guesses}) > 1:
+            counts = [
+                {row["class"]: row["support"] for row in rows_of(side, PER_CLASS, model)}
+                for side in (before, after)
+            ]
+            if counts[0] != counts[1]:
                 reason = "the test images are not the same"
             else:
-                seeds = [accuracies_by_seed(model, side, trials) for side in (before, after)]
                 difference = new["accuracy"] - old["accuracy"]
-                row["verdict"] = by_seeds(difference, *seeds) or by_images(*guesses)
+                row["verdict"] = by_seeds(
+                    difference, study(before, model), study(after, model)
+                ) or by_images(wrong_images(before, model), wrong_images(after, model))
         rows.append(row)
     return rows, reason
 
 
-def by_seeds(difference: float, *sides: Mapping[int, float]) -> str:
-    """Judge a difference by the spread over seeds; "" without two recorded trials on each side.
+def study(files: Files, model: str) -> dict[str, Any] | None:
+    """Return the study's cell with a run's settings and library versions, or None."""
+    results = rows_of(files, RESULTS, model)
+    try:
+        params = parse_params(params_of(files)).model_dump()
+    except StageError:  # the commit is from a time when params.yaml had other keys
+        return None
+    return study_of(model, params, results[0]) if results else None
+
+
+def by_seeds(difference: float, *cells: Mapping[str, Any] | None) -> str:
+    """Judge a difference by the spread over seeds; "" without a study of both sides.
 
     Two single runs differ by chance by up to Student's quantile times sqrt(s₁² + s₂²).
     """
-    n = min(len(accuracies) for accuracies in sides)
-    if n < 2:
+    if None in cells:
         return ""
-    spread = sum(np.var([*accuracies.values()], ddof=1) for accuracies in sides) ** 0.5
+    n = min(cell["n"] for cell in cells)
+    spread = sum(cell["accuracy_std"] ** 2 for cell in cells) ** 0.5
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread
     word = "significant" if abs(difference) > reach else "not significant"
     return f"{word} (seeds: ±{100 * reach:.2f} points, n = {n})"
 
 
-def by_images(old: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> str:
-    """Judge a difference by McNemar's exact test on the paired test images."""
-    pairs = [
-        tuple(guess["actual"] == guess["predicted"] for guess in pair)
-        for pair in zip(old, new, strict=True)
-    ]
-    lost, won = pairs.count((True, False)), pairs.count((False, True))
+def wrong_images(files: Files, model: str) -> set[str]:
+    """Return the indices of the test images that a model misclassified."""
+    return {row["image"] for row in rows_of(files, "plots/mistakes.csv", model)}
+
+
+def by_images(old: set[str], new: set[str]) -> str:
+    """Judge a difference by McNemar's exact test; the arguments are the misclassified images."""
+    lost, won = len(new - old), len(old - new)
     p = mcnemar(won, lost)
     word = "significant" if p < SIGNIFICANT else "not significant"
     return f"{word} (test images: {p_text(p)}, +{won} −{lost})"
 
 
-def recorded_trials() -> list[dict[str, Any]]:
-    """Return the recorded trials of the latest training code that were scored on the test set."""
-    trials = [read_json(path) for path in sorted(TRIALS.glob("[!.]*.json"))]  # .*: incomplete
-    versions = [trial["job"].get("results_version", 1) for trial in trials]
-    return [
-        trial
-        for trial, version in zip(trials, versions, strict=True)
-        if version == max(versions) and "accuracy" in trial["result"]
-    ]
-
-
-def accuracies_by_seed(
-    model: str, files: Files, trials: Sequence[Mapping[str, Any]]
-) -> dict[int, float]:
-    """Return {seed: test accuracy} of the trials with a run's settings and library versions."""
-    timing = files.get(f"metrics/timing/{model}.json")
-    if not timing:
-        return {}
-    try:
-        wanted = comparable(model, parse_params(files[PARAMS]).model_dump())
-    except StageError:  # from a time when params.yaml had other keys
-        return {}
-    return {
-        job["params"]["seed"]: trial["result"]["accuracy"]
-        for trial in trials
-        if (job := trial["job"])["model"] == model
-        and job["libraries"].items() <= timing["versions"].items()
-        and comparable(model, job["params"]) == wanted
-    }
-
-
-def comparable(model: str, params: Mapping[str, Any]) -> list[Any]:
-    """Return the parameters that determine a model's accuracy, without seed and threads."""
-    train = {key: value for key, value in params["train"].items() if key != "threads"}
-    return [train, *(params[key] for key in ("dataset", "prepare", "epochs", model))]
-
-
-def missed_targets(files: Files) -> list[str]:
-    """Return one sentence for each model whose test accuracy is below its target."""
-    rows = [
-        {"model": model, "epochs": training["epochs"], "test_accuracy": tested["accuracy"]}
-        for model, tested in files.get(EVALUATION, {}).items()
-        if (training := files.get(f"metrics/train/{model}.json"))
-    ]
-    return missed(files[PARAMS]["dataset"], rows)
+def low_runs(files: Files) -> list[str]:
+    """Return one sentence for each model whose accuracy is lower than its study explains."""
+    sentences = []
+    for model, row in tested(files).items():
+        images = sum(int(each["support"]) for each in rows_of(files, PER_CLASS, model))
+        cell = study(files, model)
+        if cell and is_low(row["accuracy"], images, cell):
+            sentences.append(against_study(model, row["accuracy"], images, cell))
+    return sentences
 
 
 # --- curves -------------------------------------------------------------------------------
@@ -310,8 +317,7 @@ def missed_targets(files: Files) -> list[str]:
 def draw_curves(before: Files, after: Files) -> None:
     """Draw the validation curves of each model: the base dashed and grey, the work tree on top."""
     styles = {"base": {"color": drawing.NEUTRAL, "ls": "--"}, "here": drawing.look("", [""])}
-    models = after.get(EVALUATION, {}) | before.get(EVALUATION, {})
-    names = [f"plots/history/{model}.csv" for model in models]
+    names = [f"plots/history/{model}.csv" for model in tested(after) | tested(before)]
     histories = [name for name in names if name in after or name in before]
     panels = {
         f"{Path(name).stem}: {title}": {

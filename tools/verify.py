@@ -30,14 +30,15 @@ from ruamel.yaml import YAML, YAMLError
 from stages.common.cli import INTERRUPTED, StageError, one_line, run
 from stages.common.files import read_csv, read_json
 from stages.common.overrides import with_overrides
-from stages.common.params import PARAMS_FILE, model_names, parse_params, read_yaml
+from stages.common.params import PARAMS_FILE, parse_params, read_yaml
 from tools.git import git
 
 # Outputs that hold or quote seconds, so they differ from run to run; results.csv only in part.
-TIMED = ("metrics/timing", "plots/figures", "plots/report.html", "plots/report.md")
+TIMED = ("data/timing", "plots/figures", "plots/report.html", "plots/report.md")
 RESULTS = "metrics/results.csv"
 TIMED_COLUMNS = ("train_seconds", "seconds_per_epoch", "images_per_second")
-MACHINE = ("processor", "threads", "versions")  # where these are equal, so are the bytes
+# Columns of results.csv that say where a training ran: where they are equal, so are all bytes.
+MACHINE = ("processor", "threads", "python", "keras", "tensorflow", "numpy")
 STANDARD_ERRORS = 4  # allowed difference of two accuracies on different machines
 
 
@@ -172,9 +173,11 @@ def fingerprints(folder: Path) -> dict[str, str]:
     found = {}
     stages = read_yaml(folder / "dvc.lock")["stages"].values()
     for name, md5 in ((out["path"], out["md5"]) for stage in stages for out in stage["outs"]):
+        if any(Path(name).is_relative_to(timed) for timed in TIMED):
+            continue
         if name.startswith("data/"):
             found[name] = md5
-        elif not any(Path(name).is_relative_to(timed) for timed in TIMED):
+        else:
             path = folder / name
             for file in [path] if path.is_file() else sorted(path.rglob("*")):
                 content = untimed_results(file) if name == RESULTS else file.read_bytes()
@@ -227,13 +230,10 @@ def against_committed(committed: Path, rebuilt: Path) -> bool:
 
 def machine_difference(committed: Path, rebuilt: Path) -> str:
     """Return how this machine differs from the recorded one; "" if it does not."""
-    for model in model_names():
-        recorded, here = (
-            read_json(f / f"metrics/timing/{model}.json") for f in (committed, rebuilt)
-        )
+    for recorded, here in zip(*(read_csv(f / RESULTS) for f in (committed, rebuilt)), strict=True):
         for fact in MACHINE:
             if recorded[fact] != here[fact]:
-                return f"{fact} of {model} {recorded[fact]}, here {here[fact]}"
+                return f"{fact} of {here['model']} {recorded[fact]}, here {here[fact]}"
     return ""
 
 
@@ -245,16 +245,14 @@ def tolerant(committed: Path, rebuilt: Path) -> Iterator[tuple[bool, str]]:
         for part, split in read_json(rebuilt / "data/prepared/manifest.json")["splits"].items()
     }
     yield equal("data/prepared", *(fingerprints(side)["data/prepared"] for side in sides))
-    for model in model_names():
-        pair = [read_json(side / f"metrics/train/{model}.json") for side in sides]
-        for count in ("epochs", "parameters"):
-            yield equal(f"{model} {count}", *(facts[count] for facts in pair))
-        accuracies = [facts["val"]["accuracy"] for facts in pair]
-        yield close(f"{model} validation accuracy", *accuracies, images["val"])
-    pair = [read_json(side / "metrics/evaluation.json") for side in sides]
-    for model in pair[0]:
-        accuracies = [facts[model]["accuracy"] for facts in pair]
-        yield close(f"{model} test accuracy", *accuracies, images["test"])
+    for pair in zip(*(read_csv(side / RESULTS) for side in sides), strict=True):
+        model = pair[1]["model"]
+        for count in ("model", "epochs", "parameters"):
+            yield equal(f"{model} {count}", *(row[count] for row in pair))
+        for part in ("val", "test"):
+            accuracies = [float(row[f"{part}_accuracy"] or "nan") for row in pair]
+            if not any(map(math.isnan, accuracies)):  # the ensemble has no validation accuracy
+                yield close(f"{model} {part} accuracy", *accuracies, images[part])
 
 
 def equal(name: str, recorded: Any, here: Any) -> tuple[bool, str]:

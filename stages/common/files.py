@@ -117,10 +117,15 @@ def read_json(path: Path) -> Any:
         raise StageError(f"{path} is not valid JSON ({error}); {RERUN}") from None
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write mappings with equal keys as the rows of a CSV file, atomically."""
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write mappings with equal keys as the rows of a CSV file, atomically.
+
+    `columns` are needed only if there may be no row.
+    """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=columns or list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

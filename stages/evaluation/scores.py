@@ -10,18 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
+from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
 from stages.evaluation.significance import wilson_interval
+from stages.models.shared.inference import cross_entropy
 
 BINS = 15  # of the calibration error, as in Guo et al. (2017)
 FREQUENT = 5  # confusions that are listed
+CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
 
 
 def summary(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, float | int]:
@@ -31,18 +27,16 @@ def summary(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, float | 
     -------
     dict
         ``accuracy, macro_f1, calibration_error`` as fractions, ``loss`` (mean cross-entropy in
-        nats), and ``errors``, a number of images.
+        nats), and ``errors``, a number of images. The macro F1 is the mean over the classes that
+        have test images.
     """
-    guesses = probabilities.argmax(axis=1)
-    rows = probabilities.astype(np.float64)
-    rows /= rows.sum(axis=1, keepdims=True)
-    per_class = class_scores(y_true, probabilities)
+    right = probabilities.argmax(axis=1) == y_true
     return {
-        "accuracy": float(accuracy_score(y_true, guesses)),
-        "loss": float(log_loss(y_true, rows, labels=np.arange(rows.shape[1]))),
-        "macro_f1": float(np.mean(per_class["f1"])),
+        "accuracy": float(right.mean()),
+        "errors": int((~right).sum()),
+        "loss": cross_entropy(y_true, probabilities),
+        "macro_f1": macro(class_scores(y_true, probabilities), "f1"),
         "calibration_error": calibration_error(reliability(y_true, probabilities)),
-        "errors": int((guesses != y_true).sum()),
     }
 
 
@@ -52,24 +46,28 @@ def details(
     """Return more figures of a model, for the report.
 
     ``top_2_accuracy`` is None with two classes, where it would always be 1. A mean confidence is
-    None if no image was right, or none was wrong.
+    None if no image was right, or none was wrong. Macro figures are means over the classes that
+    have test images.
     """
-    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = guesses == y_true
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == y_true
     per_class = class_scores(y_true, probabilities)
     classes = np.arange(probabilities.shape[1])
+    confusions = [
+        row for row in confusion_counts(y_true, probabilities) if row["actual"] != row["predicted"]
+    ]
     return {
         "accuracy_interval": wilson_interval(int(right.sum()), len(right)),
-        "macro_precision": float(np.mean(per_class["precision"])),
-        "macro_recall": float(np.mean(per_class["recall"])),
+        "macro_precision": macro(per_class, "precision"),
+        "macro_recall": macro(per_class, "recall"),
         "top_2_accuracy": float(top_k_accuracy_score(y_true, probabilities, k=2, labels=classes))
         if len(classes) > 2
         else None,
         "confidence_right": _mean(confidence[right]),
         "confidence_wrong": _mean(confidence[~right]),
         "confusions": [
-            {"actual": class_names[a], "predicted": class_names[b], "images": images}
-            for a, b, images in frequent_confusions(y_true, guesses, len(classes))
+            row | {"actual": class_names[row["actual"]], "predicted": class_names[row["predicted"]]}
+            for row in sorted(confusions, key=lambda row: -row["images"])[:FREQUENT]
         ],
     }
 
@@ -78,26 +76,44 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean(dtype=np.float64)) if len(values) else None
 
 
-def class_scores(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, f1 and support, each (classes,). Undefined values are 0."""
+def class_scores(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float | int]]:
+    """Return one row per class: ``class`` (its number), precision, recall, f1, support.
+
+    A precision without a predicted image, or a recall without a test image, is 0.
+    """
+    classes = np.arange(probabilities.shape[1])
     scores = precision_recall_fscore_support(
-        y_true,
-        probabilities.argmax(axis=1),
-        labels=np.arange(probabilities.shape[1]),
-        zero_division=0,
+        y_true, probabilities.argmax(axis=1), labels=classes, zero_division=0
     )
-    return dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))
+    return [
+        dict(zip(CLASS_COLUMNS, (value.item() for value in values), strict=True))
+        for values in zip(classes, *scores, strict=True)
+    ]
 
 
-def frequent_confusions(
-    y_true: np.ndarray, guesses: np.ndarray, num_classes: int, n: int = FREQUENT
-) -> list[tuple[int, int, int]]:
-    """Return the `n` most frequent confusions as (actual, predicted, images)."""
-    matrix = confusion_matrix(y_true, guesses, labels=np.arange(num_classes))
-    np.fill_diagonal(matrix, 0)
-    order = np.argsort(-matrix, axis=None, kind="stable")[:n]
-    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
-    return [(int(a), int(b), int(matrix[a, b])) for a, b in pairs if matrix[a, b]]
+def macro(per_class: Sequence[dict[str, float | int]], score: str) -> float:
+    """Return the mean of a score over the classes that have test images."""
+    return float(np.mean([row[score] for row in per_class if row["support"]]))
+
+
+def confusion_counts(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, int]]:
+    """Return one row per pair of classes that occurs: ``actual, predicted``, number of images."""
+    pairs = np.stack([y_true, probabilities.argmax(axis=1)], axis=1)
+    return [
+        {"actual": int(actual), "predicted": int(predicted), "images": int(images)}
+        for (actual, predicted), images in zip(
+            *np.unique(pairs, axis=0, return_counts=True), strict=True
+        )
+    ]
+
+
+def mistakes(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, int]]:
+    """Return one row per misclassified test image: its index, actual and predicted class."""
+    guesses = probabilities.argmax(axis=1)
+    return [
+        {"image": int(i), "actual": int(y_true[i]), "predicted": int(guesses[i])}
+        for i in np.flatnonzero(guesses != y_true)
+    ]
 
 
 def reliability(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float | int]]:

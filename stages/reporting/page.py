@@ -19,10 +19,9 @@ from stages.reporting import figures
 MISTAKES = 4  # most confident mistakes shown per model
 BARS = 10  # classes in the chart of one image's probabilities
 REACHED = 0.99  # of the last epoch's validation accuracy
-LEAST = ("train_loss", "val_loss", "test_loss", "train_seconds", "seconds_per_epoch", "errors",
+LEAST = ("val_loss", "test_loss", "train_seconds", "seconds_per_epoch", "errors",
          "parameters")  # fmt: skip
 MOST = ("train_accuracy", "val_accuracy", "test_accuracy", "images_per_second")
-COMMITTED = ("learning_curves", "per_class")  # figures that do not depend on measured time
 
 Table = Sequence[Mapping[str, str]]  # the rows of a CSV file
 
@@ -42,6 +41,14 @@ def learning(history: Table) -> dict[str, Any]:
     values = [float(row["val_accuracy"]) for row in history]
     first = next(i for i, value in enumerate(values) if value >= REACHED * values[-1])
     return {"epoch": int(history[first]["epoch"]), "final": values[-1], "epochs": len(values)}
+
+
+def by_model(path: Path) -> dict[str, Table]:
+    """Return the rows of a CSV file for each value of its column `model`."""
+    tables: dict[str, list[dict[str, str]]] = {}
+    for row in read_csv(path):
+        tables.setdefault(row["model"], []).append(row)
+    return tables
 
 
 def class_ranking(
@@ -108,21 +115,20 @@ def picture(pixels: np.ndarray) -> str:
 
 def draw(
     rows: Sequence[Mapping[str, Any]],
-    details: Mapping[str, Mapping[str, Any]],
     histories: Mapping[str, Table],
     scores: Mapping[str, Table],
+    bins: Mapping[str, Table],
     predictions: Mapping[str, np.ndarray],
     y_test: np.ndarray,
     class_names: Sequence[str],
 ) -> dict[str, Markup]:
     """Draw all figures, save them as PNG in `plots/`, and return them as SVG for the page."""
-    bins = {name: read_csv(Path(f"plots/calibration/{name}.csv")) for name in predictions}
     recalls = {name: [float(row["recall"]) for row in table] for name, table in scores.items()}
     costs = {
         row["model"]: (
             [row["train_seconds"]],
             [row["test_accuracy"]],
-            [details[row["model"]]["accuracy_interval"]],
+            [(row["test_low"], row["test_high"])],
             {"ls": "", "ms": 7} | figures.look(row["model"], [*predictions]),
         )
         for row in rows
@@ -147,9 +153,6 @@ def draw(
             )
         for key, (figure, _) in drawn.items():
             write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
-            if key in COMMITTED:
-                small = figures.as_png(figure, figures.SMALL_DPI)
-                write_bytes(Path(f"plots/readme/{key}.png"), small)
         return {
             key: Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
             for key, (figure, title) in drawn.items()

@@ -8,52 +8,125 @@ from typing import Any
 
 from stages.common.files import read_json
 from stages.common.params import ENSEMBLE
+from stages.reporting.sentences import in_percent
+from stages.reporting.targets import Published
 
 RESULTS = Path("metrics/results.csv")
 REPORT = Path("plots/report.html")
+TIMING = Path("data/timing")
 SUMMED = ("parameters", "train_seconds", "seconds_per_epoch")  # the ensemble's costs
 
 
-def collect() -> list[dict[str, Any]]:
+def collect(intervals: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Return one row per model, and one for the ensemble, from the metrics files.
 
     Accuracies and F1 are fractions, losses are in nats, times in seconds. The ensemble's costs are
     the sums of its models' costs. Figures that it does not have are "".
+
+    Parameters
+    ----------
+    intervals
+        Each model's 95 % interval of the test accuracy: low and high.
     """
     rows: list[dict[str, Any]] = []
-    for name, tested in read_json(Path("metrics/evaluation.json")).items():
+    for name, figures in read_json(Path("metrics/test.json")).items():
+        cost = sums(rows) if name == ENSEMBLE else costs(name)
+        validation = dict.fromkeys(("train_accuracy", "val_accuracy", "val_loss"), "")
+        if name != ENSEMBLE:
+            trained = read_json(Path(f"metrics/{name}.json"))[name]
+            validation = {
+                "train_accuracy": trained["train"]["accuracy"],
+                "val_accuracy": trained["val"]["accuracy"],
+                "val_loss": trained["val"]["loss"],
+            }
+        tested = figures["test"]
         rows.append({
             "model": name,
-            **(sums(rows) if name == ENSEMBLE else training(name)),
+            "parameters": cost.pop("parameters"),
+            "epochs": cost.pop("epochs"),
+            **validation,
             "test_accuracy": tested["accuracy"],
+            "test_low": intervals[name][0],
+            "test_high": intervals[name][1],
             "test_loss": tested["loss"],
             "macro_f1": tested["macro_f1"],
             "errors": tested["errors"],
+            **cost,
         })  # fmt: skip
     return rows
 
 
-def training(name: str) -> dict[str, Any]:
-    """Return one model's training and validation figures, and the cost of its training."""
-    train = read_json(Path(f"metrics/train/{name}.json"))
-    timing = read_json(Path(f"metrics/timing/{name}.json"))
+def costs(name: str) -> dict[str, Any]:
+    """Return the cost of a model's training, and where it ran, as columns of the table."""
+    timing = read_json(TIMING / f"{name}.json")
     return {
-        "parameters": train["parameters"],
-        "epochs": train["epochs"],
-        "train_accuracy": train["train"]["accuracy"],
-        "train_loss": train["train"]["loss"],
-        "val_accuracy": train["val"]["accuracy"],
-        "val_loss": train["val"]["loss"],
+        "parameters": timing["parameters"],
+        "epochs": timing["epochs"],
         "train_seconds": timing["train_seconds"],
         "seconds_per_epoch": timing["seconds_per_epoch"],
         "images_per_second": timing["examples_per_second"],
+        "threads": threads_text(timing["threads"]),
+        **timing["versions"],
+        "processor": timing["processor"],
     }
+
+
+def threads_text(threads: Mapping[str, int]) -> str:
+    """Return a thread setting as `1×2/2`: operations at once × threads of each / batch parts."""
+    return f"{threads['inter_op']}×{threads['intra_op']}/{threads['batch_parts']}"
 
 
 def sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the ensemble's costs: the sums of its models' costs."""
     epochs = {row["epochs"] for row in rows}
-    columns = list(rows[0])[1 : list(rows[0]).index("test_accuracy")]
-    row: dict[str, Any] = dict.fromkeys(columns, "")
+    row: dict[str, Any] = dict.fromkeys(costs(rows[0]["model"]), "")
     row |= {column: round(sum(model[column] for model in rows), 3) for column in SUMMED}
     return row | {"epochs": epochs.pop() if len(epochs) == 1 else ""}
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]], reported: Sequence[Published]) -> str:
+    """Return the columns that people compare first, and reported figures, as a Markdown table."""
+    lines = []
+    for row in rows:
+        value, low, high = (in_percent(row[f"test_{key}"]) for key in ("accuracy", "low", "high"))
+        lines.append([
+            row["model"],
+            f"{row['parameters']:,}",
+            str(row["epochs"]),
+            "" if row["val_accuracy"] == "" else in_percent(row["val_accuracy"]),
+            f"{value} ({low}–{high})",
+            f"{row['errors']:,}",
+            f"{row['test_loss']:.4f}",
+            f"{row['seconds_per_epoch']:.1f}",
+        ])  # fmt: skip
+    lines += [
+        [f"*{entry.title}*", "", str(entry.epochs or "?"), "", in_percent(entry.accuracy), "",
+         "" if entry.loss is None else f"{entry.loss:.4f}", ""]
+        for entry in reported
+    ]  # fmt: skip
+    heads = ["model", "parameters", "epochs", "val (%)", "test (%), 95 % interval", "errors",
+             "test loss", "epoch (s)"]  # fmt: skip
+    return markdown([heads, *lines], [False] + [True] * 7)
+
+
+def markdown(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    """Return rows of text as a Markdown table whose columns line up in a terminal, too.
+
+    Parameters
+    ----------
+    rows
+        The first one is the heading. Texts must not contain `|`.
+    numeric
+        Which columns are aligned to the right.
+    """
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [
+        f"{'-' * (width - right)}{':' * right}"
+        for width, right in zip(widths, numeric, strict=True)
+    ]
+    lines = [
+        [text.rjust(width) if right else text.ljust(width)
+         for text, width, right in zip(row, widths, numeric, strict=True)]
+        for row in rows
+    ]  # fmt: skip
+    return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])

@@ -1,10 +1,13 @@
-"""Targets and reported figures to compare results with.
+"""What results are compared with: targets, reported figures, and the study with equal settings.
 
-Read from `studies/targets.yaml` and `studies/published.yaml`.
+A target is for a mean over seeds. A single run is compared with a study only if the study has
+exactly its settings, because one run says little about a mean.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +15,15 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.common.cli import StageError
+from stages.common.files import read_json
 from stages.common.params import Count, Section, read_yaml
 from stages.reporting.sentences import percent
 
 PUBLISHED = Path("studies/published.yaml")
 TARGETS = Path("studies/targets.yaml")
+COMPARISON = Path("studies/results/comparison.json")
+SPREADS = 3  # standard deviations from the mean that still count as the range of the seeds
+LEAST_IMAGES = 3  # a smaller difference is never called low
 
 Proportion = Annotated[float, Field(gt=0, le=1)]
 
@@ -41,6 +48,12 @@ class Published(Section):
     source: str
     note: str | None
 
+    @property
+    def title(self) -> str:
+        """The model, the source and the note as one text."""
+        note = f" ({self.note})" if self.note else ""
+        return f"reported: {self.model}, {self.source}{note}"
+
 
 def read_entries(path: Path, kind: type[Section]) -> list[Any]:
     """Read a YAML list of entries. An invalid entry raises StageError with its position."""
@@ -62,30 +75,68 @@ def published(dataset: str, epochs: Sequence[int]) -> list[Published]:
     ]
 
 
-def missed_target(dataset: str, model: str, epochs: int | str, accuracy: float) -> float | None:
-    """Return the target that a test accuracy, or a mean of several, misses; None if it does not."""
+def missed_target(dataset: str, model: str, epochs: int, accuracy: float) -> float | None:
+    """Return the target that a mean test accuracy misses, or None if it misses none."""
     for entry in read_entries(TARGETS, Target):
-        if (entry.dataset, entry.model, str(entry.epochs)) == (dataset, model, str(epochs)):
+        if (entry.dataset, entry.model, entry.epochs) == (dataset, model, epochs):
             below = round(accuracy, 9) < entry.accuracy  # a mean has rounding errors
             return entry.accuracy if below else None
     return None
 
 
-def missed(dataset: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return one sentence for each result below its target.
+def settings_digest(model: str, params: Mapping[str, Any]) -> str:
+    """Return a digest of the parameters that determine a model's accuracy, except for the seed."""
+    train = {key: value for key, value in params["train"].items() if key != "threads"}
+    kept = [train, *(params[key] for key in ("dataset", "prepare", "epochs", model))]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def study_of(
+    model: str, params: Mapping[str, Any], libraries: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Return the cell of the comparison with a run's settings and library versions, or None.
 
     Parameters
     ----------
-    rows
-        One per model, with ``model``, ``epochs`` and ``test_accuracy`` (a fraction).
+    params
+        All parameters of the run.
+    libraries
+        Versions by name; only the names that the cell has count.
+
+    Returns
+    -------
+    dict
+        ``accuracy_mean, accuracy_std`` (fractions, over seeds) and ``n``, at least 2, among others.
     """
-    sentences = []
-    for row in rows:
-        accuracy = float(row["test_accuracy"])
-        target = missed_target(dataset, row["model"], row["epochs"], accuracy)
-        if target is not None:
-            sentences.append(
-                f"{row['model']}: test accuracy {percent(accuracy)} misses the target of "
-                f"{percent(target)} for {dataset} after {row['epochs']} epochs"
-            )
-    return sentences
+    if model not in params:  # the ensemble
+        return None
+    digest = settings_digest(model, params)
+    for cell in read_json(COMPARISON):
+        if (cell["settings"], cell["model"]) == (digest, model) and cell["n"] > 1:
+            return cell if cell["libraries"].items() <= libraries.items() else None
+    return None
+
+
+def is_low(accuracy: float, images: int, cell: Mapping[str, Any]) -> bool:
+    """Return whether a run's test accuracy is lower than the seeds of its study explain.
+
+    Parameters
+    ----------
+    images
+        Size of the test set.
+    cell
+        As returned by `study_of`.
+    """
+    below = cell["accuracy_mean"] - accuracy
+    return below > SPREADS * cell["accuracy_std"] and round(below * images, 6) >= LEAST_IMAGES
+
+
+def against_study(model: str, accuracy: float, images: int, cell: Mapping[str, Any]) -> str:
+    """Return a sentence that compares one run with its study; arguments as for `is_low`."""
+    low, spread = is_low(accuracy, images, cell), cell["accuracy_std"]
+    high = accuracy - cell["accuracy_mean"] > SPREADS * spread
+    place = "lower than" if low else "higher than" if high else "within"
+    return (
+        f"{model}: {percent(accuracy)} is {place} the range of the seeds "
+        f"({100 * cell['accuracy_mean']:.2f} ± {percent(spread)}, {cell['n']} seeds)"
+    )

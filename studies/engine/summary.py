@@ -18,7 +18,9 @@ from stages.common.overrides import exp_run_command, flatten
 from stages.common.params import Params
 from stages.evaluation import CONFIDENCE
 from stages.evaluation.significance import holm
-from stages.reporting.targets import Published, missed_target, published
+from stages.reporting.table import threads_text
+from stages.reporting.targets import Published, missed_target, published, settings_digest
+from stages.training.session import LIBRARIES
 from studies.engine.grid import Study, Trial, cell_text, changed_settings, concerns
 
 Cell = Mapping[str, Any]  # as returned by `cells`
@@ -33,13 +35,12 @@ SAME = 1e-9  # accuracies that differ by less are equal: this is less than one i
 def row(trial: Trial, result: Mapping[str, Any], key: str, committed: Params) -> dict[str, Any]:
     """Return a trial's row of the CSV. A search has no test figures."""
     place = {key: trial.cell[key] for key in KEYS}
-    threads = result["threads"]
     return {
         **place,
         "seed": trial.params.seed,
         **{key: value for key, value in trial.cell.items() if key not in place},
         **{key: result[key] for key in (*FIGURES, *COSTS) if key in result},
-        "threads": f"{threads['inter_op']}×{threads['intra_op']}/{threads['batch_parts']}",
+        "threads": threads_text(result["threads"]),
         "key": key,
         "command": command(trial, committed),
     }
@@ -101,10 +102,18 @@ def _cell(members: Sequence[tuple[Trial, Mapping[str, Any]]], committed: Params)
         "parameters": first["parameters"],
         "train_seconds_median": float(np.median([result["train_seconds"] for result in results])),
         "recipe": {k: v for k, v in changed_settings(trial, committed) if k not in NOT_RECIPE},
+        "settings": settings_digest(trial.model, trial.params.model_dump()),
+        "libraries": libraries(results),
         "machines": sorted({result["processor"] for result in results}),
         "seeds": [trial.params.seed for trial, _ in members],
         "against": [],
     }
+
+
+def libraries(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the versions of the libraries that the trials have in common."""
+    versions = [set(result["versions"].items()) for result in results]
+    return {name: value for name, value in sorted(set.intersection(*versions)) if name in LIBRARIES}
 
 
 def spread(name: str, values: np.ndarray) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from stages.common.arrays import Arrays
 
+if TYPE_CHECKING:
+    import keras
+
+EPSILON = 1e-7  # keras.config.epsilon(), without importing Keras
 PREDICTION_BATCH = 250  # images per step
 
 
@@ -31,6 +35,13 @@ def score(model: keras.Model, data: Arrays, workers: int = 1) -> dict[str, float
     """Return accuracy (a fraction) and mean cross-entropy (nats) of a model on `data`."""
     probabilities = predict(model, data.x, workers)
     right = probabilities.argmax(axis=1) == data.y
-    likelihood = probabilities[np.arange(len(data.y)), data.y].astype(np.float64)
-    loss = -np.log(np.maximum(likelihood, keras.config.epsilon())).mean()
-    return {"accuracy": float(right.mean()), "loss": float(loss)}
+    return {"accuracy": float(right.mean()), "loss": cross_entropy(data.y, probabilities)}
+
+
+def cross_entropy(y_true: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean cross-entropy in nats of labels (n,) and probabilities (n, classes).
+
+    Probabilities below Keras's epsilon count as epsilon, as in Keras's own loss.
+    """
+    likelihood = probabilities[np.arange(len(y_true)), y_true].astype(np.float64)
+    return float(-np.log(np.maximum(likelihood, EPSILON)).mean())
