@@ -20,28 +20,18 @@ COMPILE = uv pip compile -q --universal --generate-hashes --python-version 3.11 
 PYTEST = python -m pytest -n 2 --dist loadfile
 TESTED = $(VENV)/installed $(VENV)/installed-tests $(VENV)/installed-studies lint
 
-# Settings of `make run` in params.yaml. Digits has few images: smaller batches, more epochs.
-ifeq ($(DATASET),digits)
-SETTINGS ?= -S dataset=digits -S epochs=20 -S train.batch_size=32
-else
-SETTINGS ?= -S dataset=$(DATASET) -S epochs=10 -S train.batch_size=256
-endif
-
-# `dvc exp run` makes a commit, which needs an author. Lend one to this command if git has none.
-AUTHOR = $(shell git config user.email >/dev/null && git config user.name >/dev/null || \
-	echo env GIT_AUTHOR_NAME=anonymous GIT_AUTHOR_EMAIL=anonymous@localhost \
-	GIT_COMMITTER_NAME=anonymous GIT_COMMITTER_EMAIL=anonymous@localhost)
+SETTINGS = $(if $(EPOCHS),-S epochs=$(EPOCHS)) $(if $(SEED),-S seed=$(SEED))
 
 # Even with `make -j`, only one installation writes to .venv at a time.
 .NOTPARALLEL:
-.PHONY: help run test test-all lint report review verify study bench audit docs lock clean
+.PHONY: help run test test-all lint report compare review verify study bench audit docs lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
 
-run: $(VENV)/installed  ## run the whole pipeline on DATASET (digits, mnist, fashion_mnist), print the results
-	@$(AUTHOR) dvc exp run $(SETTINGS)
-	@python -m tools.results
+run: export DATASET := $(DATASET)
+run: $(VENV)/installed  ## run the pipeline on DATASET (digits, mnist, … or your data) in runs/; EPOCHS=30, SEED=3
+	@python -m tools.run "$$DATASET" $(SETTINGS)
 
 test: $(TESTED)  ## check style and run the fast tests (4 minutes)
 	@$(PYTEST)
@@ -54,15 +44,20 @@ lint: $(VENV)/installed-tests  ## check style and formatting
 	@ruff format --check
 
 report: $(VENV)/installed  ## open the report of the last run
-	@test -f plots/report.html || { echo "error: plots/report.html is missing; make run creates it"; exit 1; }
-	@python -m webbrowser -t "file://$(CURDIR)/plots/report.html"
+	@page=$$(ls -t plots/report.html runs/*/plots/report.html 2>/dev/null | head -1); \
+	test -f "$$page" || { echo "error: there is no report yet; make run creates one"; exit 1; }; \
+	python -m webbrowser -t "file://$(CURDIR)/$$page"
+
+compare: $(VENV)/installed  ## print all experiments and the work tree as one table
+	@python -m tools.compare
 
 review: export BASE := $(BASE)
 review: $(VENV)/installed  ## compare metrics and parameters with those of BASE (main)
 	@python -m tools.review "$$BASE"
 
+verify: export DATASET := $(DATASET)
 verify: $(VENV)/installed  ## rerun DATASET in fresh clones and compare the results, byte for byte
-	@python -m tools.verify $(SETTINGS)
+	@python -m tools.verify $$(python -m tools.recipe "$$DATASET") $(SETTINGS)
 
 study: export STUDY := $(STUDY)
 study: $(VENV)/installed $(VENV)/installed-studies  ## run the missing trials of studies/STUDY.yaml (comparison), on RAY_ADDRESS if set
@@ -86,7 +81,7 @@ lock: $(VENV)/bin/uv  ## pin the newest versions that requirements.in allows
 
 # Only files that git ignores: plots/ and studies/results/ also hold committed ones.
 clean:  ## remove what the pipeline generated; keep your files under data/, .venv, trials and DVC's cache
-	@git clean -fdXq data/prepared data/models data/predictions data/checkpoints plots review \
+	@git clean -fdXq data/prepared data/models data/predictions data/timing data/checkpoints plots review runs \
 		studies/results dvc_plots .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:

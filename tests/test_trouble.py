@@ -13,7 +13,7 @@ import time
 
 import psutil
 import pytest
-from conftest import Project, names
+from conftest import IDENTITY, Project, names
 
 from stages import report
 from stages.common.cli import StageError
@@ -29,13 +29,12 @@ LIMITED = (  # run a module that can write at most so many bytes to one file
 @pytest.mark.extra
 def test_two_workers_run_the_queue(clone):
     """Each works in its own copy of the tree, so their figures do not mix."""
-    author = clone.run("make", "-s", "--eval=show: ; @echo $(AUTHOR)", "show").stdout.split()
-    clone.run(*author, "dvc", "exp", "run", "--queue", "-S", "lstm.dense=4,5")
+    clone.dvc("exp", "run", "--queue", "-S", "lstm.dense=4,5", **IDENTITY)
     try:
         # The workers keep their streams open, so these must not be this test's pipes. Wait for the
         # tasks, not for the workers: the first worker to end deletes the other's stop message.
-        clone.run("sh", "-c", '"$@" > .dvc/tmp/queue.log 2>&1', "sh", *author,
-                  "dvc", "queue", "start", "--jobs", "2")  # fmt: skip
+        clone.run("sh", "-c", '"$@" > .dvc/tmp/queue.log 2>&1', "sh",
+                  "dvc", "queue", "start", "--jobs", "2", **IDENTITY)  # fmt: skip
         deadline = time.monotonic() + WAIT
         while time.monotonic() < deadline:
             tasks, _, _ = clone.dvc("queue", "status").partition("Worker status: ")
