@@ -15,6 +15,7 @@ from conftest import IDENTITY, ROOT
 from report_data import build_tree
 
 from stages import report
+from stages.common.files import write_csv
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -96,39 +97,63 @@ def dvc(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A repository with two commits of invented results."""
+    """A repository with four commits of invented results, after one with other tables."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        shutil.copy(ROOT / "dvc.yaml", folder)
         run("git", "init", "-q")
         dvc("init", "-q")
         shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
         dvc("config", "core.analytics", "false")
-        for epochs in (5, 8):
+        curve = {"plots/history/cnn.csv": {"x": "epoch", "y": "accuracy"}}
+        old = {"plots": [curve, {"plots/confusion": {"x": "predicted", "y": "actual"}}]}
+        (folder / "dvc.yaml").write_text(yaml.safe_dump(old), encoding="utf-8")
+        for epochs in (4, 5, 6, 7, 8):
             build_tree(MODELS[:3], "0123456789", epochs)
             report.main()
+            if epochs == 4:
+                for name in ("confusion", "per_class", "calibration", "mistakes"):
+                    (folder / f"plots/{name}.csv").unlink()
+                write_csv(folder / "plots/confusion/cnn.csv", [{"actual": 1, "predicted": 2}])
             run("git", "add", "-A")
             run("git", "commit", "-qm", f"{epochs} epochs")
+            shutil.copy(ROOT / "dvc.yaml", folder)
+            shutil.rmtree(folder / "plots/confusion", ignore_errors=True)
     return folder
 
 
-@pytest.mark.parametrize("command", [("show",), ("diff", "HEAD~1")])
-def test_dvc_draws_every_plot(project, open_page, command, monkeypatch):
+@pytest.mark.parametrize(
+    "revisions",
+    [(), ("HEAD~1",), ("HEAD", "HEAD~1", "HEAD~2", "HEAD~3"), ("HEAD~4",)],
+    ids=["one revision", "two", "four", "a revision with other tables"],
+)
+def test_dvc_draws_every_table_once(project, open_page, revisions, monkeypatch):
     import vl_convert
 
     vega = vl_convert.javascript_bundle(
         "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
     )
     monkeypatch.chdir(project)
-    printed = dvc("plots", *command)
+    printed = dvc("plots", *(("diff", *revisions) if revisions else ("show",)))
     assert "WARNING" not in printed
     assert "ERROR" not in printed
     text = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert "dvc_inferred" not in text
     assert '"field": "step"' not in text  # DVC's x axis if dvc.yaml names none
-    for (name,) in yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["plots"]:
-        assert re.sub(r"\W", "_", name) in text
+    drawn = re.findall(r'<div id = "(\w+)"', text)
+    document = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
+    curves = [name for figure in document["plots"] for name in figure]
+    assert drawn[:4] == curves
+    if "HEAD~4" not in revisions:  # DVC also draws tables that only that revision has
+        tables = [
+            re.sub(r"\W", "_", name)
+            for stage in document["stages"].values()
+            for figure in stage.get("plots", [])
+            for name in figure
+        ]
+        assert sorted(drawn) == sorted([*curves, *tables])
+        assert len(drawn) <= 12
+        assert "<img" not in text
 
     def library(route):
         assert route.request.url.startswith(VEGA_HOST)
@@ -137,6 +162,7 @@ def test_dvc_draws_every_plot(project, open_page, command, monkeypatch):
 
     page = open_page(project / "dvc_plots/index.html", library)
     charts = text.count("vegaEmbed(")
+    assert charts == len(drawn)
     page.wait_for_function(
         f"document.querySelectorAll('.vega-embed canvas, .vega-embed svg.marks').length >= {charts}"
     )

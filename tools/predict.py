@@ -1,6 +1,7 @@
 """Classify your own pictures with a trained model.
 
     python -m tools.predict cnn three.png four.jpg
+    python -m tools.predict cnn three.png --run digits     with the model of `make run`
 
 Prints, for each picture, the most likely classes with their probabilities, and how the picture was
 preprocessed.
@@ -9,6 +10,7 @@ preprocessed.
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from stages.common.params import load_params, model_names, read_yaml
 from stages.datasets.digits import MNIST_BOX, as_mnist
 from stages.training.runtime import choose_threads, configure
 
+RUNS = Path("runs")
 LOCK = Path("dvc.lock")
 DIGITS = ("mnist", "digits")  # datasets whose images look like the output of `as_mnist`
 SAMPLE = 500  # training images used to find the brightness of the data's background
@@ -34,14 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Classify pictures with a trained model.")
     parser.add_argument("model", choices=model_names())
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--run", metavar="NAME", help="use the models in runs/NAME")
     arguments = parser.parse_args()
+    pictures = {path: read_picture(path) for path in arguments.images}
+    if arguments.run:
+        enter_run(arguments.run)
 
     manifest = read_manifest()
     check_data(arguments.model)
     background = border_level(read_split("train").x[:SAMPLE])
     inputs, steps = [], []
-    for path in arguments.images:
-        picture = read_picture(path)
+    for path, picture in pictures.items():
         try:
             x, done = as_input(picture, manifest["image_shape"], manifest["dataset"], background)
         except StageError as error:
@@ -63,6 +69,14 @@ def main() -> None:
         print(f"{path}: {', '.join(done)}")
         for label in np.argsort(-row, kind="stable")[:SHOWN]:
             print(f"  {manifest['class_names'][label]:12} {row[label]:7.2%}")
+
+
+def enter_run(name: str) -> None:
+    """Make `runs/NAME` the working directory."""
+    try:
+        os.chdir(RUNS / name)
+    except OSError:
+        raise StageError(f"{RUNS / name} is missing; `make run` creates such folders") from None
 
 
 def check_data(model: str) -> None:

@@ -170,12 +170,13 @@ def threads_for(train: Train, section: Model, images: int) -> Threads:
 def progress_line(name: str, history: Sequence[Row], epochs: int) -> str:
     """Return one line with the last epoch's figures and the estimated time left."""
     row = history[-1]
-    left = (epochs - row["epoch"]) * statistics.median(past["seconds"] for past in history)
+    later = history[1:] or history  # the first epoch also builds the graph
+    left = (epochs - row["epoch"]) * statistics.median(past["seconds"] for past in later)
     return (
         f"{name:6} epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
-        f"  accuracy {row['accuracy']:.4f}  validation {row['val_accuracy']:.4f}"
-        f"  loss {row['loss']:.4f} / {row['val_loss']:.4f}"
-        f"  rate {row['learning_rate']:.1e}  {row['seconds']:.1f} s, {left:.0f} s left"
+        f"  accuracy {100 * row['accuracy']:5.2f} %, validation {100 * row['val_accuracy']:5.2f} %"
+        f"  loss {row['loss']:.4f}, validation {row['val_loss']:.4f}"
+        f"  rate {row['learning_rate']:.1e}  {row['seconds']:.1f} s, about {left:.0f} s left"
     )
 
 
