@@ -85,6 +85,7 @@ clean:  ## remove what the pipeline generated; keep your files under data/, .ven
 		studies/results dvc_plots .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
+	@echo "installing into $(VENV), about 2 GB: half a minute with a fast network"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12 run"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
