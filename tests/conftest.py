@@ -25,7 +25,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_FILES = (
     ".dvc/.gitignore", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", "Makefile",
-    "dvc.yaml", "params.yaml", "stages", "studies", "tools",
+    "data/raw/.gitignore", "dvc.yaml", "params.yaml", "stages", "studies", "tools",
 )  # fmt: skip
 IDENTITY = {
     "GIT_AUTHOR_NAME": "test",
