@@ -162,7 +162,8 @@ def _scale(source: Source, x: dict[str, np.ndarray], white: int) -> tuple[float,
         scale = _known_scale(low, high, whole, f"{where} ({kind}) go {spread}")
     if scale[1] > 1:
         for part, each in found.items():
-            if 0 < each.high <= 1:
+            fractions = scale == (0, 255) and not each.whole and each.high < 128
+            if 0 < each.high <= 1 or fractions:
                 raise StageError(
                     f"{where} differ in scale: {source.titles[f'x_{part}']} goes to {each.high:g}, "
                     f"others to {high:g}"

@@ -162,8 +162,10 @@ def _first_rows(path: Path) -> tuple[str, list[list[str]]]:
         rows = list(csv.reader(lines, delimiter=delimiter))
     except IndexError:
         raise StageError(f"{path} is empty") from None
-    except (UnicodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (UnicodeError, csv.Error) as error:
         raise StageError(f"{path} is not a CSV file ({one_line(error)})") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise StageError(f"{path} is damaged or cut off ({one_line(error)})") from None
     return delimiter, [[cell.strip() for cell in row] for row in rows]
 
 
@@ -199,12 +201,18 @@ def _read(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
 
     images, labels, size = [], [], 0
     try:
-        with unpacked(path) as file, warnings.catch_warnings(action="error"):
-            for chunk in pd.read_csv(
+        with (
+            unpacked(path) as file,
+            warnings.catch_warnings(action="error"),
+            pd.read_csv(
                 file, sep=layout.delimiter, header=None, names=list(range(layout.columns)),
                 skiprows=int(layout.header), index_col=False, chunksize=ROWS, low_memory=False,
-                encoding="utf-8-sig", skipinitialspace=True, na_filter=True,
-            ):  # fmt: skip
+                encoding="utf-8-sig", skipinitialspace=True,
+            ) as chunks,
+        ):  # fmt: skip
+            for chunk in chunks:
+                if chunk.empty:
+                    break
                 x = chunk[layout.pixels]
                 if chunk.isna().any(axis=None) or any(kind.kind not in "iuf" for kind in x.dtypes):
                     raise ValueError("a cell is empty or not a number")

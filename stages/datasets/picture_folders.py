@@ -17,8 +17,9 @@ from stages.datasets.array_files import PART_WORDS
 from stages.datasets.labelled_images import PARTS, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "TIFF")  # MPO: JPEG of some phones
-ROTATED = ("JPEG", "MPO", "WEBP")  # may store the camera's orientation; Pillow turns TIFF itself
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+# These may store the camera's orientation. MPO: JPEG of some phones. Pillow turns TIFF itself.
+ROTATED = ("JPEG", "MPO", "WEBP")
 DVC_CACHE = Path(".dvc/cache")  # with `cache.type: symlink`, DVC links data to its cache
 TO_8_BITS = 257  # 65535 / 255
 NAMED = 3  # examples in a message
@@ -132,11 +133,14 @@ def find_pictures(
     others = [name for folder in (top, *everything) for name in folder.others]
     if others:
         notes.append(f"not used: {len(others)} other files, for example {others[0]}")
+    number = {name: i for i, name in enumerate(class_names)}
     files = {
-        part: [(file, class_names.index(_class_name(folder)))
-               for folder in folders for file in folder.pictures]
+        part: sorted(
+            ((file, number[_class_name(folder)]) for folder in folders for file in folder.pictures),
+            key=lambda each: (each[1], each[0].name),
+        )
         for part, folders in groups.items()
-    }  # fmt: skip
+    }
     return files, class_names
 
 
@@ -282,8 +286,6 @@ def read_picture(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, in
                 image = image.convert("L" if image.mode == "1" else "RGB")
             size = image.size[::-1]
             pixels = np.asarray(resized(image, image_size) if image_size else image)
-    except StageError:
-        raise
     except Exception as error:  # Pillow's decoders raise many types
         if isinstance(error, MemoryError) or getattr(error, "filename", None):
             raise
@@ -300,7 +302,7 @@ def _as_8_bits(image: Image.Image) -> tuple[Image.Image, bool]:
     values = np.asarray(image)
     deep = image.mode.startswith("I;16") or values.max() > 255
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= 2**16:
-        raise StageError(f"{image.mode} pictures are not read; save them with 8 or 16 bits")
+        raise ValueError(f"its values are of the kind {image.mode}; save it with 8 or 16 bits")
     values = np.rint(values / TO_8_BITS) if deep else values
     return Image.fromarray(values.astype(np.uint8)), deep
 
