@@ -26,13 +26,14 @@ DARK = X * (np.arange(144).reshape(12, 12) < 143)  # the last corner is black
 LAST = "".join(
     f"{','.join(map(str, image.ravel()))},{label}\n" for image, label in zip(X, Y, strict=True)
 )
+HEADED = table(header=HEADER)
 INDEX = table(X, Y, ["label", *map(str, range(144))])
 
 
 @pytest.mark.parametrize(
     ("text", "x", "note", "settings"),
     [
-        (table(header=HEADER), X, "", {}),
+        (HEADED, X, "", {}),
         (table(header=["label", *(f"{i}x{j}" for i in range(12) for j in range(12))]), X, "", {}),
         (INDEX, X, "", {}),
         (table(DARK), DARK, "no header; the first column has the labels", {}),
@@ -42,7 +43,7 @@ INDEX = table(X, Y, ["label", *map(str, range(144))])
         (table(header=HEADER).replace("\n", "\r\n") + "\r\n", X, "", {}),
         (table(X / 255, Y, HEADER), X, "0 to 1 (float32) became 0 to 255", {}),
         (table(X, np.array(["a", "b", "cé"])[Y], HEADER), X, "labels 'a', 'b', 'cé'", {}),
-        (f"id,{table(header=HEADER)}".replace("\n", "\n7,").removesuffix("7,"), X, "column 'id'", {}),
+        (f"id,{HEADED}".replace("\n", "\n7,").removesuffix("7,"), X, "column 'id'", {}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("packed", [False, True])

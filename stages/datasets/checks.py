@@ -66,8 +66,8 @@ def _conflicts(keys: dict[str, list[bytes]], parts: Parts) -> int:
 
 
 def _constant(x: np.ndarray) -> int:
-    flat = x.reshape(len(x), -1)
-    return int((flat.min(axis=1) == flat.max(axis=1)).sum())
+    axes = tuple(range(1, x.ndim))
+    return int((x.min(axis=axes) == x.max(axis=axes)).sum())
 
 
 def _messages(facts: dict[str, Any], images: dict[str, int]) -> list[str]:
