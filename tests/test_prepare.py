@@ -31,7 +31,9 @@ def own(**others) -> Dataset:
 
 def pairs(*parts) -> list[tuple[bytes, int]]:
     """Return all images with their labels, sorted."""
-    return sorted((i.tobytes(), int(label)) for x, y in parts for i, label in zip(x, y, strict=True))
+    return sorted(
+        (i.tobytes(), int(label)) for x, y in parts for i, label in zip(x, y, strict=True)
+    )
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
