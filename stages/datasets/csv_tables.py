@@ -99,14 +99,9 @@ def find_layout(path: Path, label_column: str) -> Layout:
     if len(cells) < 3:
         raise StageError(f"{path}: a row has {len(cells)} cells; a label and its pixels are needed")
     numbered = [str(i) for i in range(len(cells))]
-    if (
-        all(_is_number(cell) for cell in cells[1:-1])
-        and cells[1:]
-        not in (
-            numbered[:-1],  # the header that pandas writes for columns without names
-            numbered[1:],
-        )
-    ):
+    counting = (numbered[:-1], numbered[1:])  # what pandas writes for columns without names
+    header = cells[1:] in counting or cells[:-1] in counting
+    if not header and all(_is_number(cell) for cell in cells[1:-1]):
         return _headerless(path, label_column, delimiter, rows)
     lower = [cell.lower() for cell in cells]
     labels = [i for i, cell in enumerate(lower) if cell in LABEL_WORDS]
