@@ -43,9 +43,10 @@ def test_duplicates_are_counted_within_and_across_parts(parts):
     assert found["conflicting_labels"] == 0
     assert found["messages"][:2] == [
         "warning: 2 of 6 test images are also in the training set; the test accuracy is too high",
-        "warning: 1 of 6 val images are also in the training set; the val accuracy is too high",
+        "warning: 1 of 6 validation images are also in the training set; the validation accuracy "
+        "is too high",
     ]
-    assert "images that occur again in their own part: 2 in train, 1 in test" in found["messages"]
+    assert "2 of 20 training images equal another one of this part" in found["messages"]
 
 
 def test_labels_constant_images_and_classes_are_checked(parts):

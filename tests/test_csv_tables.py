@@ -37,6 +37,7 @@ INDEX = table(X, Y, ["label", *map(str, range(144))])
         (table(header=["label", *(f"{i}x{j}" for i in range(12) for j in range(12))]), X, "", {}),
         (INDEX, X, "", {}),
         (table(DARK), DARK, "no header; the first column has the labels", {}),
+        (table(np.repeat(DARK, 3, axis=2)), DARK, "of 3 colours", {"channels": "last"}),
         (table(), X, "no header; the first", {"label_column": "first"}),
         (LAST, X, "no header; the last", {"label_column": "last"}),
         ("\ufeff" + table(header=HEADER, sep=";"), X, "", {}),
@@ -51,7 +52,8 @@ def test_one_file_is_read(tmp_path, text, x, note, settings, packed):
     path = tmp_path / ("a.csv.gz" if packed else "a.csv")
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     dataset = load(path, **settings)
-    assert np.array_equal(dataset.x_train[..., 0], x)
+    for channel in np.moveaxis(dataset.x_train, -1, 0):
+        assert np.array_equal(channel, x)
     assert np.array_equal(dataset.y_train, Y)
     assert dataset.x_test is None
     assert has_note(dataset, note) if note else True

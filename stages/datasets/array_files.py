@@ -92,7 +92,7 @@ def read_npz_source(path: Path) -> Source:
     )
 
 
-def read_array_files(path: Path, files: Mapping[str, Path], transpose: bool) -> Source:
+def read_array_files(path: Path, files: Mapping[str, Path]) -> Source:
     """Return the arrays in files that hold one array each; `files` are named by their titles."""
     roles = assign(path, files)
     source = Source(path, titles=roles)
@@ -102,12 +102,6 @@ def read_array_files(path: Path, files: Mapping[str, Path], transpose: bool) -> 
             source.notes.append(f"{title}: the first of {array.shape[1]} columns is the label")
             array = array[:, 0]
         source.arrays[found] = array
-    emnist = any("emnist" in title.lower() for title in files)
-    if emnist and not transpose:
-        source.notes.append(
-            "warning: EMNIST's files store images with rows and columns swapped; look at the "
-            "contact sheet, and set prepare.transpose=true if its images lie on their side"
-        )
     return source
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from stages.datasets.splits import Parts
 
+TITLES = {"train": "training", "val": "validation", "test": "test"}
 FEW = 10  # training images of a class
 UNBALANCED = 3  # the largest class has so many times the images of the smallest
 ROWS, COLUMNS = 30, 12  # of the contact sheet: classes, images of each
@@ -74,16 +75,18 @@ def _messages(facts: dict[str, Any], images: dict[str, int]) -> list[str]:
     """Return a sentence for each noticeable fact."""
     duplicates = facts["duplicates"]
     said = [
-        f"warning: {count:,} of {images[part]:,} {part} images are also in the training set; the "
-        f"{part} accuracy is too high"
+        f"warning: {count:,} of {images[part]:,} {TITLES[part]} images are also in the training "
+        f"set; the {TITLES[part]} accuracy is too high"
         for part in ("test", "val")
         if (count := duplicates[f"train_{part}"])
     ]
     if count := duplicates["val_test"]:
         said.append(f"{count:,} of {images['test']:,} test images are also in the validation set")
-    inside = [f"{duplicates[part]:,} in {part}" for part in images if duplicates[part]]
-    if inside:
-        said.append(f"images that occur again in their own part: {', '.join(inside)}")
+    said += [
+        f"{count:,} of {images[part]:,} {TITLES[part]} images equal another one of this part"
+        for part in images
+        if (count := duplicates[part])
+    ]
     if count := facts["conflicting_labels"]:
         said.append(f"warning: {count:,} equal images have different labels")
     if count := facts["constant_images"]:

@@ -271,7 +271,7 @@ def as_labels(source: Source) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
 def _flat(source: Source, part: str) -> np.ndarray:
     """Return the labels of a part as integers (n,) or text (n,), checked."""
     y, where = source.arrays[f"y_{part}"], f"{source.path}: {source.titles[f'y_{part}']}"
-    images = len(source.arrays[f"x_{part}"])
+    x = source.arrays[f"x_{part}"]
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.dtype.kind not in "biufSU" or not len(y):
@@ -279,9 +279,9 @@ def _flat(source: Source, part: str) -> np.ndarray:
             f"{where} has the shape {y.shape} ({y.dtype}); expected one label per image: a number, "
             "a text, or a row with a single 1"
         )
-    if len(y) != images:
+    if x.ndim and len(y) != len(x):
         title = source.titles[f"x_{part}"]
-        raise StageError(f"{where} has {len(y)} labels, {title} has {images} images")
+        raise StageError(f"{where} has {len(y)} labels, {title} has {len(x)} images")
     if y.ndim == 2:
         return _hot(y, where, source.notes if part == "train" else [])
     if y.dtype.kind in "SU":

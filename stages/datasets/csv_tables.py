@@ -174,7 +174,8 @@ def _is_number(cell: str) -> bool:
 
 def _is_picture(pixels: int) -> bool:
     """Return whether so many values are a square picture of one or three colours."""
-    return any(math.isqrt(n) ** 2 == n for n in (pixels, pixels / 3) if n > 1 and n == int(n))
+    planes = [pixels, pixels // 3] if pixels % 3 == 0 else [pixels]
+    return any(n > 1 and math.isqrt(n) ** 2 == n for n in planes)
 
 
 def _missing_column(names: list[str]) -> str:

@@ -29,6 +29,11 @@ def load_own(path: Path, prepare: Prepare) -> Dataset:
     source = read_source(path, prepare)
     if "val" in source.parts:
         source.notes.append("the data have a validation set; prepare.val_fraction is not used")
+    if not prepare.transpose and any("emnist" in title.lower() for title in source.titles.values()):
+        source.notes.append(
+            "warning: EMNIST's files store images with rows and columns swapped; look at the "
+            "contact sheet, and set prepare.transpose=true if its images lie on their side"
+        )
     y, class_names = as_labels(source)
     x = as_images(
         source,
@@ -63,10 +68,11 @@ def read_source(path: Path, prepare: Prepare) -> Source:
     if not path.is_file():
         raise StageError(f"{path} is not a file or folder; use {FORMATS}")
     kind = file_format(path)
+    single = kind in ("idx", "npy") or (kind == "npz" and len(npz_names(path)) == 1)
+    if single and role(path.name):
+        return read_array_files(path, siblings(path))
     if kind == "npz":
         return _read_archive(path)
-    if kind == "idx":
-        return read_array_files(path, siblings(path), prepare.transpose)
     if kind == "text":
         return read_csv_source(path, {"train": path}, prepare.label_column)
     raise StageError(f"{path} has an unknown format; use {FORMATS}")
@@ -85,6 +91,12 @@ def _read_folder(path: Path, prepare: Prepare) -> Source:
     tables = [path / name for name in top.others if name.lower().endswith(CSV_SUFFIXES)]
     others = [path / name for name in top.others if path / name not in tables]
     arrays = [file for file in others if file_format(file) in ("idx", "npy", "npz")]
+    if len(top.folders) == 1 and not (top.pictures or tables or arrays):
+        inner = listing(top.folders[0], path)
+        if inner.folders or not inner.pictures:  # a folder around the dataset
+            source = _read_folder(inner.path, prepare)
+            source.notes.insert(0, f"read from the folder {inner.path.name}")
+            return source
     pictures = top.pictures or top.folders
     found = [group[0] for group in (arrays, tables) if group]
     if pictures and not found:
@@ -100,7 +112,7 @@ def _read_folder(path: Path, prepare: Prepare) -> Source:
     if len(arrays) == 1 and file_format(arrays[0]) == "npz":
         return _read_archive(arrays[0])
     if any(role(file.name) for file in arrays):
-        return read_array_files(path, siblings(path), prepare.transpose)
+        return read_array_files(path, siblings(path))
     if arrays:
         raise StageError(f"{path}: name one of its files as dataset, for example {arrays[0]}")
     raise StageError(f"{path} holds no data; use {FORMATS}")

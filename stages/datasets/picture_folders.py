@@ -98,12 +98,6 @@ def find_pictures(
         The folder does not have one subfolder per class, or there is only one class.
     """
     top = listing(path, path)
-    while len(top.folders) == 1 and not top.pictures:  # a folder around the dataset
-        inner = listing(top.folders[0], path)
-        if not inner.folders:
-            break
-        notes.append(f"read from the folder {top.folders[0].name}")
-        top = inner
     named = {folder: _part_of(folder.name) for folder in top.folders}
     inside = {folder: listing(folder, path) for folder in top.folders}
     divided = any(part and inside[folder].folders for folder, part in named.items())
