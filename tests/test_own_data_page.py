@@ -39,4 +39,4 @@ def test_a_one_line_example_makes_a_dataset(dataset, line, tmp_path, monkeypatch
 
 def test_every_format_has_an_example():
     rows = re.findall(r"^\| .*data/raw/", TEXT, re.MULTILINE)
-    assert len(rows) == len(EXAMPLES) == 10
+    assert len(rows) == len(EXAMPLES) == 9
