@@ -25,7 +25,7 @@ from stages.common.cli import run
 from stages.common.files import temporary_folder, write_json
 from stages.common.params import load_params
 from stages.datasets.catalog import load_dataset
-from stages.datasets.checks import check, contact_sheet
+from stages.datasets.checks import WARNING, check, contact_sheet
 from stages.datasets.own_data import untracked_note
 from stages.datasets.splits import manifest, split
 
@@ -50,16 +50,20 @@ def main() -> None:
 
     shape = "×".join(map(str, facts["image_shape"]))
     print(f"{params.dataset}: {shape}, {len(dataset.class_names)} classes")
-    for note in dataset.notes:
-        print(f"  read: {note}")
     for part, counts in facts["splits"].items():
         each = " ".join(str(count) for count in counts["per_class"])
         print(f"  {part:5} {counts['images']:6} images  per class {each}")
         print(f"        x {counts['x_sha256'][:16]}…  y {counts['y_sha256'][:16]}…")
-    for message in facts["checks"]["messages"] or ["no duplicates, no rare classes"]:
-        print(f"  check: {message}")
+    messages = facts["checks"]["messages"] or ["no duplicates, no rare classes"]
+    said = [*(("read", note) for note in dataset.notes), *(("check", text) for text in messages)]
     if dataset.own and (note := untracked_note(Path(params.dataset))):
-        print(f"  note: {note}")
+        said.append(("note", note))
+    for kind, text in said:
+        if not text.startswith(WARNING):
+            print(f"  {kind}: {text}")
+    for _, text in said:
+        if text.startswith(WARNING):
+            print(text)  # last and not indented, so that nobody overlooks it
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ TINY = {
     "seed": 1,
     "prepare.val_fraction": 0.1,
     "prepare.split_seed": 1,
+    "prepare.train_images": 0,
     "train.batch_size": 128,
     "train.schedule": "one_cycle",
     "train.optimizer": "adam",

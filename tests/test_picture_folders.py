@@ -139,6 +139,14 @@ def test_a_decompression_bomb_is_refused(tmp_path, side):
         (lambda f: (f / "d").symlink_to("/etc"), "is a link that leaves"),
         (lambda f: [shutil.rmtree(f / c) for c in "bc"], "has one class only, 'a'"),
         (lambda f: [shutil.rmtree(f / c) or (f / c).mkdir() for c in "abc"], "has no picture"),
+        (
+            lambda f: [
+                (f / "a").rename(f / "train"),
+                (f / "b").rename(f / "test"),
+                shutil.rmtree(f / "c"),
+            ],
+            "the folders 'test', 'train' have no class folders",
+        ),
         (lambda f: (f / "d").mkdir(), "class 'd' has no training image"),
         (lambda f: shutil.copy(next((f / "a").iterdir()), f), "lies outside the class folders"),
         (lambda f: (f / "a/deeper").mkdir(), "lies below the class folder 'a'"),

@@ -148,3 +148,18 @@ def test_the_stage_stores_and_prints_exactly_the_loaded_data(
     prepare.main()
     assert {path.name: path.read_bytes() for path in PREPARED.iterdir()} == first
     assert names(PREPARED.parent) == ["prepared"], "no temporary folder is left"
+
+
+def test_test_images_in_the_training_set_give_a_last_prominent_line(
+    tiny_document, make_npz, tmp_path, monkeypatch, capsys
+):
+    arrays = tiny_arrays()
+    data = make_npz({"x_test": arrays["x_train"][:30], "y_test": arrays["y_train"][:30]})
+    document = set_keys(tiny_document, {"dataset": data.name})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    prepare.main()
+    *_, last = capsys.readouterr().out.splitlines()
+    found = read_manifest()["checks"]["duplicates"]["train_test"]
+    assert 20 < found < 30
+    assert last.startswith(f"warning: {found} of 30 test images are also in the training set; ")

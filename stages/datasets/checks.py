@@ -10,6 +10,7 @@ import numpy as np
 from stages.datasets.splits import Parts
 
 TITLES = {"train": "training", "val": "validation", "test": "test"}
+WARNING = "warning: "  # the start of messages about data that make results wrong
 FEW = 10  # training images of a class
 UNBALANCED = 3  # the largest class has so many times the images of the smallest
 ROWS, COLUMNS = 30, 12  # of the contact sheet: classes, images of each
@@ -75,7 +76,7 @@ def _messages(facts: dict[str, Any], images: dict[str, int]) -> list[str]:
     """Return a sentence for each noticeable fact."""
     duplicates = facts["duplicates"]
     said = [
-        f"warning: {count:,} of {images[part]:,} {TITLES[part]} images are also in the training "
+        f"{WARNING}{count:,} of {images[part]:,} {TITLES[part]} images are also in the training "
         f"set; the {TITLES[part]} accuracy is too high"
         for part in ("test", "val")
         if (count := duplicates[f"train_{part}"])
@@ -88,7 +89,7 @@ def _messages(facts: dict[str, Any], images: dict[str, int]) -> list[str]:
         if (count := duplicates[part])
     ]
     if count := facts["conflicting_labels"]:
-        said.append(f"warning: {count:,} equal images have different labels")
+        said.append(f"{WARNING}{count:,} equal images have different labels")
     if count := facts["constant_images"]:
         said.append(f"{count:,} images have one value everywhere")
     if small := facts["small_classes"]:

@@ -172,7 +172,7 @@ def _scale(source: Source, x: dict[str, np.ndarray], white: int) -> tuple[float,
         source.notes.append(f"values of {scale[0]:g} to {scale[1]:g} ({kind}) became 0 to 255")
     elif not whole:
         source.notes.append(f"values of 0 to 255 ({kind}) were rounded to whole numbers")
-    elif high < 128:
+    elif high < 128 and not white:
         source.notes.append(
             f"warning: the largest value of the images is {high:g}; if that is white, set "
             f"prepare.white={high:g}"

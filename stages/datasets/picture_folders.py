@@ -107,6 +107,11 @@ def find_pictures(
                 f"{top.pictures[0]} lies outside the class folders; put each picture into the "
                 "subfolder of its class"
             )
+        if top.folders and all(named.values()):
+            raise StageError(
+                f"{path}: the folders {_listed(named)} have no class folders; put each picture "
+                "into the subfolder of its class"
+            )
         groups = {"train": list(inside.values())}
     else:
         groups = _parts(path, named, inside, notes)
