@@ -25,7 +25,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_FILES = (
     ".dvc/.gitignore", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", "Makefile",
-    "data/README.md", "dvc.yaml", "params.yaml", "recipes", "stages", "studies", "tools",
+    "data/raw/.gitignore", "dvc.yaml", "params.yaml", "recipes", "stages", "studies", "tools",
 )  # fmt: skip
 IDENTITY = {
     "GIT_AUTHOR_NAME": "test",
@@ -49,6 +49,7 @@ TINY = {
     "seed": 1,
     "prepare.val_fraction": 0.1,
     "prepare.split_seed": 1,
+    "prepare.train_images": 0,
     "train.batch_size": 128,
     "train.schedule": "one_cycle",
     "train.optimizer": "adam",

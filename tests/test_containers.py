@@ -15,7 +15,7 @@ import pytest
 from conftest import names
 
 from stages.common.cli import StageError
-from stages.datasets.containers import read_idx, read_npz
+from stages.datasets.containers import IDX_TYPES, file_format, read_idx, read_npy, read_npz
 
 LABELS = np.arange(9, dtype=np.uint8)
 read_x = partial(read_npz, required=("x",), optional=("y",))
@@ -54,6 +54,26 @@ def test_arrays_are_read_as_they_were_written(tmp_path, shape):
         assert np.array_equal(found["x"], array)
 
 
+@pytest.mark.parametrize("kind", IDX_TYPES)
+def test_idx_files_of_every_type_are_read_with_and_without_gzip(tmp_path, kind):
+    array = np.arange(24).reshape(2, 3, 4).astype(IDX_TYPES[kind])
+    for content in (idx(array, kind), gzip.decompress(idx(array, kind))):
+        (tmp_path / "a").write_bytes(content)
+        assert file_format(tmp_path / "a") == "idx"
+        assert np.array_equal(read_idx(tmp_path / "a"), array)
+
+
+def test_a_format_is_found_from_the_content(tmp_path):
+    for wanted, content in (
+        ("npz", npz(npy(LABELS))), ("npy", npy(LABELS)), ("text", b"label,pixel0\n"),
+        ("text", gzip.compress(b"label")), ("binary", b"\x80\0"), ("text", b""),
+    ):  # fmt: skip
+        (tmp_path / "a").write_bytes(content)
+        assert file_format(tmp_path / "a") == wanted
+    (tmp_path / "a").write_bytes(npy(LABELS))
+    assert np.array_equal(read_npy(tmp_path / "a"), LABELS)
+
+
 GOOD = npz(npy(np.arange(100, dtype=np.uint8)))
 MIDDLE = len(GOOD) // 2
 FLIPPED = GOOD[:MIDDLE] + bytes([GOOD[MIDDLE] ^ 0xFF]) + GOOD[MIDDLE + 1 :]
@@ -62,12 +82,13 @@ NO_IMAGE_BUT_HUGE = gzip.compress(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8)
 DAMAGED, UNUSUAL = "is damaged or cut off", "compressed in a way that NumPy never uses"
 BAD = [
     *((read_idx, content, DAMAGED) for content in (
-        idx(LABELS)[:-12], idx(LABELS)[:12], b"", b"not gzip at all", gzip.compress(b"\0\0"),
+        idx(LABELS)[:-12], idx(LABELS)[:12], b"", gzip.compress(b"\0\0"),
+    )),
+    *((read_idx, content, "is not an IDX file") for content in (
+        b"not gzip at all", idx(LABELS, kind=10), idx(LABELS.reshape(3, 1, 1, 3, 1)),
     )),
     *((read_idx, gzip.compress(b"\0\0\x08\x01\0\0\0\x09" + bytes(n)), "does not have the 9 bytes")
       for n in (8, 10)),
-    (read_idx, idx(LABELS, kind=9), "is not an IDX file of bytes"),
-    (read_idx, idx(LABELS.reshape(3, 3)), "is not an IDX file of bytes"),
     (read_idx, HUGE, "the limit is"),
     (read_idx, NO_IMAGE_BUT_HUGE, "is too big"),
     *((read_x, content, DAMAGED) for content in (b"", GOOD[:MIDDLE], GOOD[:-1])),
@@ -79,6 +100,9 @@ BAD = [
       for packing in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
     (read_x, npz(npy(LABELS), size=2**30), "unpacks to more than"),
     (read_x, None, "does not exist"),
+    (read_npy, npy(LABELS)[:-1], "is cut off, or its header is wrong"),
+    (read_npy, npy(np.array([None])), "holds Python objects"),
+    (read_npy, b"text", "is not an array"),
 ]  # fmt: skip
 
 

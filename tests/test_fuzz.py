@@ -34,18 +34,20 @@ from conftest import ROOT, TINY, names, set_keys, tiny_arrays
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from own_data import load
 from PIL import Image
 
 from stages.common.cli import StageError
 from stages.common.params import load_params, parse_params
 from stages.datasets.containers import read_idx
-from stages.datasets.own_data import load_npz
+from stages.datasets.picture_folders import read_picture as read_folder_picture
 
 INPUTS = {  # of the slow tests
     "documents": 40_000,
     "yaml_files": 20_000,
     "npz_files": 18_000,
     "idx_files": 12_000,
+    "csv_files": 10_000,
     "model_files": 4_000,
     "pictures": 6_000,
 }
@@ -395,7 +397,7 @@ def npz_files() -> Target:
     )  # fmt: skip
     made = archives(NPZ_MEMBERS, strange)
     good = zipped(list(NPZ_MEMBERS.items()))
-    return Target(st.one_of(made, made, st.binary()), load_npz, [good], ".npz")
+    return Target(st.one_of(made, made, st.binary()), load, [good], ".npz")
 
 
 def idx_files() -> Target:
@@ -418,6 +420,32 @@ def idx_files() -> Target:
     )
     good = gzip.compress(idx(starts[0], [3], b"abc"), mtime=0)
     return Target(inputs, read_idx, [good], ".gz")
+
+
+CSV = "".join(f"{i % 2},{i},{i * 7},255,{i * i}\n" for i in range(8))
+CELLS = st.sampled_from([
+    "", "nan", "inf", "1e400", "-1", "0x1", "300", "70000", "a", '"', '"1"', "1;2", "0.5", "1,2",
+    "\t", "é", "\x00", "9" * 400, "label", "\n", "True",
+])  # fmt: skip
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """Return a small CSV file with cells changed, with or without a header, gzipped or not."""
+    rows = [line.split(",") for line in CSV.splitlines()]
+    for _ in range(draw(st.integers(0, 2))):
+        row = draw(st.sampled_from(rows))
+        row[draw(st.integers(0, len(row) - 1))] = draw(CELLS)
+    head = draw(st.sampled_from(["", "label,p0,p1,p2,p3\n", "p0,p1,p2,p3,y\n", "label,0,1,2,3\n"]))
+    sep = draw(st.sampled_from([",", ",", ";", "\t"]))
+    text = head + "".join(sep.join(row) + "\n" for row in rows)
+    content = draw(st.one_of(st.just(text.encode()), damaged(text.encode())))
+    return gzip.compress(content, mtime=0) if draw(st.booleans()) else content
+
+
+def csv_files() -> Target:
+    good = f"label,p0,p1,p2,p3\n{CSV}".encode()
+    return Target(st.one_of(tables(), tables(), st.binary()), load, [good], ".csv")
 
 
 # --- .keras -------------------------------------------------------------------------------
@@ -564,6 +592,9 @@ def pictures() -> Target:
     )  # fmt: skip
 
     def read(path: Path) -> object:
+        with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            read_folder_picture(path, 28)
         return as_input(read_picture(path), [28, 28, 1], "mnist", 0.0)
 
     return Target(inputs, read, png[1:2], ".png")

@@ -102,9 +102,9 @@ def fails_clearly(project: Project, *stages: str) -> str:
 
 def test_bad_arrays_end_in_one_line_and_leave_nothing(clone, make_npz):
     before = names(clone.path("data"))
-    labels = tiny_arrays()["y_train"] - 1
+    labels = tiny_arrays()["y_train"] + 0.5
     clone.set({"dataset": str(make_npz({"y_train": labels}))})
-    assert "y_train goes from -1" in fails_clearly(clone, "prepare")
+    assert "y_train: label 0 (from 0) is" in fails_clearly(clone, "prepare")
     assert set(names(clone.path("data"))) <= set(before)
 
 

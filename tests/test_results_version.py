@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from stages.common.arrays import Arrays
-from stages.common.params import parse_params
+from stages.common.params import parse_params, read_yaml
 from stages.datasets.published import REMOTES, cache_folder
 from stages.training.session import processor, train_model
 
@@ -29,7 +29,7 @@ BLOCKS = {"filters": [8, 12], "kernel_size": 3, "padding": "valid", "batch_norm"
           "batch_norm_momentum": 0.9}  # fmt: skip
 PARAMS = {
     "dataset": "generated.npz", "epochs": 4, "seed": 1,
-    "prepare": {"val_fraction": 0.1, "split_seed": 1},
+    "prepare": read_yaml(ROOT / "params.yaml")["prepare"],
     "train": {"batch_size": 256, "optimizer": "adam", "momentum": 0.9, "schedule": "one_cycle",
               "warmup": 0.25, "clip_norm": 0.0, "precision": "float32", "early_stopping": 0,
               "threads": 2},
@@ -87,13 +87,16 @@ def test_20_steps_give_the_recorded_losses(recipe):
 
 RETRAIN = """
 import json, sys
+from stages.common.params import load_params
 from stages.datasets.catalog import load_dataset
 from stages.datasets.splits import manifest, split
 from studies.engine.trial import make_job, run_trial
 recorded = json.load(open(sys.argv[1]))
 params, model = recorded["job"]["params"], recorded["job"]["model"]
 dataset = load_dataset(params["dataset"])
-parts = split(dataset, **params["prepare"])
+prepare = load_params().prepare.model_copy(update=params["prepare"])
+params["prepare"] = prepare.model_dump()  # recorded before some of its keys existed
+parts = split(dataset, prepare)
 if "accuracy" not in recorded["result"]:
     del parts["test"]  # a search's trial
 job = make_job(params, model, "", manifest("", dataset.class_names, parts))

@@ -57,13 +57,14 @@ def test_a_changed_setting_reruns_only_its_stages(ran):
 
 def test_it_runs_in_an_unpacked_zip_without_git_on_a_users_file(project, make_npz):
     """The file's path is relative to the project."""
-    shutil.move(make_npz(side=(28, 28)), project.path("data/my.npz"))
+    shutil.move(make_npz(side=(28, 28)), project.path("data/raw/my.npz"))
     empty = project.path("bin")
     empty.mkdir()
-    done = project.module("tools.run", "data/my.npz", *TINY_RUN, PATH=str(empty))
+    done = project.module("tools.run", "data/raw/my.npz", *TINY_RUN, PATH=str(empty))
     assert len(stages_run(done.stdout)) == 6
     assert project.path("runs/my/plots/report.html").exists()
     assert not project.path("metrics").exists()
+    assert "DVC does not track" not in done.stdout
 
 
 def test_a_failed_run_ends_with_the_stages_own_line(project):

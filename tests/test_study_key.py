@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, set_keys
 
 from stages.common.overrides import flatten
-from stages.common.params import model_names
+from stages.common.params import Prepare, model_names
 from stages.datasets.catalog import load_dataset
 from stages.datasets.published import REMOTES, cache_folder
 from stages.datasets.splits import manifest, split
@@ -67,7 +67,7 @@ def test_the_key_changes_with_the_model_the_scored_part_and_the_version(tiny_doc
 
 
 @pytest.mark.parametrize("dataset", REMOTES)
-def test_recorded_trials_are_named_by_their_key(dataset):
+def test_recorded_trials_are_named_by_their_key(tiny_document, dataset):
     if not all((cache_folder() / path).exists() for path in REMOTES[dataset].files):
         pytest.skip(f"{dataset} is not in {cache_folder()}")
     loaded = load_dataset(dataset)
@@ -78,9 +78,9 @@ def test_recorded_trials_are_named_by_their_key(dataset):
     assert recorded
     for each in recorded:
         job, params = each["job"], each["job"]["params"]
-        prepare = params["prepare"]
-        if (place := json.dumps(prepare)) not in manifests:
-            parts = split(loaded, prepare["val_fraction"], prepare["split_seed"])
+        prepare = Prepare(**tiny_document["prepare"] | params["prepare"])
+        if (place := prepare.model_dump_json()) not in manifests:
+            parts = split(loaded, prepare)
             manifests[place] = manifest(dataset, loaded.class_names, parts)
         facts = copy.deepcopy(manifests[place])
         scored = "test" if "accuracy" in each["result"] else "val"

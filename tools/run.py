@@ -28,7 +28,7 @@ from stages.common.params import DATASETS, PARAMS_FILE, parse_params, read_yaml
 from stages.reporting.table import REPORT
 from tools.recipe import recipe
 
-RUNS = Path("runs")
+RUNS, RAW = Path("runs"), Path("data/raw")
 COPIED = (
     "dvc.yaml",
     ".dvcignore",
@@ -65,7 +65,7 @@ def parameters(dataset: str, settings: list[str]) -> dict[str, Any]:
         A setting is not KEY=VALUE with a key of params.yaml, or a value is not allowed.
     """
     changes = recipe(dataset)
-    if changes["dataset"] not in DATASETS:
+    if changes["dataset"] not in DATASETS and not Path(dataset).is_relative_to(RAW):
         changes["dataset"] = str(Path(dataset).absolute())  # it runs in another folder
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -90,7 +90,8 @@ def copy_project(folder: Path) -> None:
         source, target = Path(name), folder / name
         if source.is_dir():
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, copy_function=link if source == RAW else shutil.copy2,
+                            ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
@@ -99,6 +100,14 @@ def copy_project(folder: Path) -> None:
         folder / ".dvc/config",
         f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {cache}\n",
     )
+
+
+def link(source: str, target: str) -> None:
+    """Give a file of the user's data a second name, or copy it where that is impossible."""
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)
 
 
 def reproduce(folder: Path) -> None:

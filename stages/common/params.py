@@ -48,8 +48,8 @@ def _dataset(value: Any) -> Any:
         return value
     if _name(value) in DATASETS:
         return _name(value)
-    if not value.endswith(".npz"):
-        raise ValueError(f"it should be {', '.join(DATASETS)} or the path of an .npz file")
+    if not {"/", "."} & set(value):  # most likely a typing error
+        raise ValueError(f"it should be {', '.join(DATASETS)} or a path such as data/raw/my.npz")
     return value
 
 
@@ -79,10 +79,18 @@ class Section(BaseModel):
 
 
 class Prepare(Section):
-    """The section `prepare`: how the training set is split."""
+    """The section `prepare`: how the data are split, and how a user's own data are read."""
 
     val_fraction: Inside
     split_seed: Seed
+    test_fraction: Inside
+    train_images: Limited
+    image_size: Annotated[Whole, Field(ge=0, le=4096, examples=[28])]
+    transpose: Flag
+    channels: Annotated[Literal["auto", "first", "last"], Name]
+    white: Annotated[Whole, Field(ge=0, le=65535, examples=[255])]
+    label_column: Annotated[Literal["auto", "first", "last"], Name]
+    skip_damaged: Flag
 
 
 class Train(Section):

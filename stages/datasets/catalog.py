@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.common.params import Prepare
 from stages.datasets.digits import load_digits
 from stages.datasets.labelled_images import Dataset
-from stages.datasets.own_data import load_npz
+from stages.datasets.own_data import load_own
 from stages.datasets.published import REMOTES, load_remote
 
 
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str, prepare: Prepare | None = None) -> Dataset:
     """Return the dataset that `dataset` in `params.yaml` names.
 
     Parameters
     ----------
     name
-        ``mnist``, ``fashion_mnist``, ``digits``, or the path of an ``.npz`` file with the arrays
-        ``x_train, y_train, x_test, y_test`` and optionally ``class_names``.
+        ``mnist``, ``fashion_mnist``, ``digits``, or the path of a user's file or folder.
+    prepare
+        How a user's own data are read; other datasets do not need it.
 
     Raises
     ------
@@ -28,4 +30,4 @@ def load_dataset(name: str) -> Dataset:
         return load_digits()
     if name in REMOTES:
         return load_remote(REMOTES[name])
-    return load_npz(Path(name))
+    return load_own(Path(name), prepare)

@@ -1,4 +1,4 @@
-"""Read IDX and `.npz` files of unknown origin, without unpickling and within a size limit."""
+"""Read IDX, `.npy` and `.npz` files of unknown origin, without unpickling and within a limit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import gzip
 import math
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -14,15 +16,36 @@ import numpy as np
 from stages.common.cli import StageError, one_line
 
 MAX_ARRAYS = 3 * 2**28  # bytes of all arrays of a file together; splitting needs twice that
+CHUNK = 2**20  # bytes read at once
+GZIP, ZIP, NPY = b"\x1f\x8b", b"PK\x03\x04", b"\x93NUMPY"
+IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, through gzip if it is gzipped."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == GZIP
+    with gzip.open(path) if zipped else path.open("rb") as file:
+        yield file
+
+
+def file_format(path: Path) -> str:
+    """Return ``npz``, ``npy``, ``idx``, ``binary`` or ``text``, from a file's first bytes."""
+    try:
+        with unpacked(path) as file:
+            head = file.read(4096)
+    except (EOFError, gzip.BadGzipFile, gzip.zlib.error) as error:
+        raise StageError(f"{path} is damaged or cut off ({error})") from None
+    if head.startswith((ZIP, NPY)):
+        return "npz" if head.startswith(ZIP) else "npy"
+    if head[:2] == b"\0\0" and head[2:3] and head[2] in IDX_TYPES and 1 <= head[3] <= 4:
+        return "idx"
+    return "binary" if b"\0" in head else "text"
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Return the array in a gzipped IDX file of uint8 (format: yann.lecun.com/exdb/mnist).
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, with the shape in the header: (n,) or (n, height, width).
+    """Return the array in an IDX file, gzipped or not (format: yann.lecun.com/exdb/mnist).
 
     Raises
     ------
@@ -30,18 +53,40 @@ def read_idx(path: Path) -> np.ndarray:
         The file is damaged, not IDX, or larger than `MAX_ARRAYS`.
     """
     try:
-        with gzip.open(path) as file:
+        with unpacked(path) as file:
             zero, kind, dimensions = int.from_bytes(file.read(2), "big"), *file.read(2)
+            if zero != 0 or kind not in IDX_TYPES or not 1 <= dimensions <= 4:
+                raise StageError(f"{path} is not an IDX file with 1 to 4 dimensions")
             shape = [int.from_bytes(file.read(4), "big") for _ in range(dimensions)]
-            size = math.prod(shape)
-            if zero != 0 or kind != 0x08 or dimensions not in (1, 3):
-                raise StageError(f"{path} is not an IDX file of bytes with 1 or 3 dimensions")
+            dtype = np.dtype(IDX_TYPES[kind])
+            size = math.prod(shape) * dtype.itemsize
             if size > MAX_ARRAYS:
                 raise StageError(f"{path} claims {size} bytes; the limit is {MAX_ARRAYS}")
-            content = file.read(size + 1)
-            if len(content) != size:
+            content = _read_exactly(file, size)
+            if content is None or file.read(1):
                 raise StageError(f"{path} does not have the {size} bytes that its header states")
-            return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+            return np.frombuffer(content, dtype).reshape(shape)
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Return the array in an `.npy` file, without unpickling, checked like those of an `.npz`."""
+    size = path.stat().st_size
+    if size > MAX_ARRAYS:
+        raise StageError(f"{path} has {size} bytes; the limit is {MAX_ARRAYS}")
+    try:
+        with path.open("rb") as file:
+            return _read_npy(file, size, str(path))
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def npz_names(path: Path) -> list[str]:
+    """Return the names of the arrays in an `.npz` file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
     except Exception as error:
         raise _damaged(path, error) from None
 
@@ -92,14 +137,29 @@ def _read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
     except Exception as error:  # NumPy's and Python's parsers raise many types
         raise StageError(f"{where} is not an array ({one_line(error)[:120]})") from None
     if dtype.hasobject:
-        raise StageError(f"{where} holds Python objects, not numbers; all images need one size")
+        raise StageError(
+            f"{where} holds Python objects, not numbers; all images need one size, and text labels "
+            "dtype=str"
+        )
     expected = size - file.tell()
     if math.prod(shape) * dtype.itemsize != expected:
         raise StageError(f"{where} is cut off, or its header is wrong")
-    content = file.read(expected)
-    if len(content) != expected:
+    content = _read_exactly(file, expected)
+    if content is None:
         raise StageError(f"{where} is cut off")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_exactly(file: IO[bytes], size: int) -> bytearray | None:
+    """Return the next `size` bytes in memory that an array may change; None if there are fewer."""
+    content = bytearray(size)
+    view, position = memoryview(content), 0
+    while position < size:
+        read = file.readinto(view[position : position + CHUNK])
+        if not read:
+            return None
+        position += read
+    return content
 
 
 def _damaged(path: Path, error: Exception) -> Exception:

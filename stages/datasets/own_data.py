@@ -1,112 +1,141 @@
-"""Load and check a user's own data from an `.npz` file."""
+"""Read a user's own data: find out the format of a file or folder, convert images and labels."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import numpy as np
+from stages.common.cli import StageError, one_line
+from stages.common.params import Prepare
+from stages.datasets.array_files import read_array_files, read_npz_source, role, siblings
+from stages.datasets.containers import file_format, npz_names
+from stages.datasets.conversion import as_images, as_labels
+from stages.datasets.csv_tables import SUFFIXES as CSV_SUFFIXES
+from stages.datasets.csv_tables import csv_files, read_csv_source
+from stages.datasets.labelled_images import Dataset, Source
+from stages.datasets.picture_folders import listing, read_pictures
 
-from stages.common.cli import StageError
-from stages.datasets.containers import read_npz
-from stages.datasets.labelled_images import SPLIT_ARRAYS, Dataset
-
-MAX_NAME = 200  # characters of a class name
-JOINERS = {0x200C: None, 0x200D: None}  # unprintable, but part of Persian, Hindi and emoji
+RAW = Path("data/raw")
+FORMATS = "an .npz file, IDX files, CSV files, or a folder with one subfolder of pictures per class"
 
 
-def load_npz(path: Path) -> Dataset:
-    """Return the dataset in a user's `.npz` file.
-
-    Images are integers in 0..255 of shape (n, height, width) or (n, height, width, 1 or 3). Labels
-    are integers from 0. Each class needs a training image. Classes without names are numbered.
+def load_own(path: Path, prepare: Prepare) -> Dataset:
+    """Return the dataset in a user's file or folder (docs/own-data.md lists the formats).
 
     Raises
     ------
     StageError
-        The file, or one of its arrays, is missing, damaged or not as described here.
+        The data are missing, damaged, have no reading, or have two. The line says where.
     """
-    arrays = read_npz(path, SPLIT_ARRAYS, optional=("class_names",))
-    x_train, y_train = _images(arrays, "x_train", path), _labels(arrays, "y_train", path)
-    x_test, y_test = _images(arrays, "x_test", path), _labels(arrays, "y_test", path)
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y):
-            raise StageError(f"{path}: x_{part} has {len(x)} images, y_{part} {len(y)} labels")
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise StageError(
-            f"{path}: the images differ in size: {x_train.shape[1:]} in x_train, "
-            f"{x_test.shape[1:]} in x_test"
+    source = read_source(path, prepare)
+    if "val" in source.parts:
+        source.notes.append("the data have a validation set; prepare.val_fraction is not used")
+    if not prepare.transpose and any("emnist" in title.lower() for title in source.titles.values()):
+        source.notes.append(
+            "warning: EMNIST's files store images with rows and columns swapped; look at the "
+            "contact sheet, and set prepare.transpose=true if its images lie on their side"
         )
-    classes = int(max(y_train.max(), y_test.max())) + 1
-    names = arrays.get("class_names")
-    class_names = (
-        tuple(str(i) for i in range(classes))
-        if names is None
-        else _class_names(names, y_train, path)
+    y, class_names = as_labels(source)
+    x = as_images(
+        source,
+        image_size=prepare.image_size,
+        transpose=prepare.transpose,
+        channels=prepare.channels,
+        white=prepare.white,
     )
-    if len(class_names) < max(classes, 2):
-        raise StageError(
-            f"{path}: {len(class_names)} classes are named, but the labels go up to {classes - 1}"
-            if names is not None
-            else f"{path}: the labels have only one class; there is nothing to classify"
-        )
-    counts = np.bincount(y_train, minlength=len(class_names))
-    if (counts == 0).any():
-        raise StageError(
-            f"{path}: class {class_names[int(np.argmin(counts))]!r} has no training image"
-        )
-    return Dataset(x_train, y_train, x_test, y_test, class_names)
+    return Dataset(
+        x_train=x["train"],
+        y_train=y["train"],
+        x_test=x.get("test"),
+        y_test=y.get("test"),
+        class_names=class_names,
+        x_val=x.get("val"),
+        y_val=y.get("val"),
+        notes=tuple(one_line(note) for note in source.notes),
+        own=True,
+    )
 
 
-def _class_names(names: np.ndarray, y_train: np.ndarray, path: Path) -> tuple[str, ...]:
-    """Return class names, checked to be printable, distinct text."""
-    if names.dtype.kind not in "USiu" or names.ndim != 1 or len(names) > len(y_train):
-        raise StageError(f"{path}: class_names should be a list of text, one for each label")
-    if not 0 < names.dtype.itemsize <= 4 * MAX_NAME:  # UTF-32
-        raise StageError(f"{path}: a class name is empty or has more than {MAX_NAME} characters")
-    codes = names.view(names.dtype.str[0] + ("u4" if names.dtype.kind == "U" else "u1"))
+def read_source(path: Path, prepare: Prepare) -> Source:
+    """Return the arrays in a user's file or folder, as they are."""
     try:
-        if codes.max() > sys.maxunicode:  # invalid code points crash Python
-            raise ValueError
-        texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
-    except ValueError:  # not valid text
-        raise StageError(f"{path}: class_names must contain text only") from None
-    for text in texts:
-        if not text.strip() or not text.translate(JOINERS).isprintable():
-            raise StageError(
-                f"{path}: the class name {text!r} should have printable characters only"
-            )
-    if len(set(texts)) < len(texts):
-        twice = next(text for text in texts if texts.count(text) > 1)
-        raise StageError(f"{path}: two classes are named {twice!r}")
-    return tuple(texts)
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that the system cannot have
+        exists = False
+    if not exists:
+        raise StageError(missing(path))
+    if path.is_dir():
+        return _read_folder(path, prepare)
+    if not path.is_file():
+        raise StageError(f"{path} is not a file or folder; use {FORMATS}")
+    kind = file_format(path)
+    single = kind in ("idx", "npy") or (kind == "npz" and len(npz_names(path)) == 1)
+    if single and role(path.name):
+        return read_array_files(path, siblings(path))
+    if kind == "npz":
+        return _read_archive(path)
+    if kind == "text":
+        return read_csv_source(path, {"train": path}, prepare.label_column)
+    raise StageError(f"{path} has an unknown format; use {FORMATS}")
 
 
-def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
-    """Return an array of images as uint8 (n, height, width, channels), checked."""
-    x = arrays[key]
-    if x.ndim == 3:
-        x = x[..., None]
-    if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape:
+def _read_archive(path: Path) -> Source:
+    """Return the arrays of a ZIP archive, if NumPy wrote it."""
+    if not npz_names(path):
+        raise StageError(f"{path} is an archive without arrays; unpack it and name the folder")
+    return read_npz_source(path)
+
+
+def _read_folder(path: Path, prepare: Prepare) -> Source:
+    """Return the arrays in a folder, which holds files of one format."""
+    top = listing(path, path)
+    tables = [path / name for name in top.others if name.lower().endswith(CSV_SUFFIXES)]
+    others = [path / name for name in top.others if path / name not in tables]
+    arrays = [file for file in others if file_format(file) in ("idx", "npy", "npz")]
+    if len(top.folders) == 1 and not (top.pictures or tables or arrays):
+        inner = listing(top.folders[0], path)
+        if inner.folders or not inner.pictures:  # a folder around the dataset
+            source = _read_folder(inner.path, prepare)
+            source.notes.insert(0, f"read from the folder {inner.path.name}")
+            return source
+    pictures = top.pictures or top.folders
+    found = [group[0] for group in (arrays, tables) if group]
+    if pictures and not found:
+        return read_pictures(path, prepare.image_size, prepare.skip_damaged)
+    if len(found) + any(listing(f, path).pictures for f in top.folders) + bool(top.pictures) > 1:
+        other = found[1] if len(found) > 1 else pictures[0]
         raise StageError(
-            f"{path}: {key} has the shape {arrays[key].shape}; expected (images, height, width) "
-            f"or (images, height, width, 1 or 3)"
+            f"{path} holds two layouts: {found[0].name} and {other.name}; keep one of them, or "
+            "name a single file as dataset"
         )
-    if x.dtype.kind not in "iu" or x.min() < 0 or x.max() > 255:
-        raise StageError(f"{path}: {key} ({x.dtype}) should hold whole numbers from 0 to 255")
-    return np.ascontiguousarray(x, dtype=np.uint8)
+    if tables:
+        return read_csv_source(path, csv_files(path), prepare.label_column)
+    if len(arrays) == 1 and file_format(arrays[0]) == "npz":
+        return _read_archive(arrays[0])
+    if any(role(file.name) for file in arrays):
+        return read_array_files(path, siblings(path))
+    if arrays:
+        raise StageError(f"{path}: name one of its files as dataset, for example {arrays[0]}")
+    raise StageError(f"{path} holds no data; use {FORMATS}")
 
 
-def _labels(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
-    """Return an array of labels as int32 (n,), checked."""
-    y = arrays[key]
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
-        raise StageError(f"{path}: {key} should be a list of whole numbers, one for each image")
-    if y.min() < 0 or y.max() >= len(arrays["y_train"]):
-        raise StageError(
-            f"{path}: {key} goes from {y.min()} to {y.max()}; labels are numbered from 0 "
-            f"and each class needs an image"
+def missing(path: Path) -> str:
+    """Say that a dataset does not exist, and what may help."""
+    said = f"{path} does not exist (see `dataset` in params.yaml)"
+    if path.with_name(f"{path.name}.dvc").exists():
+        return f"{said}; get it with `dvc pull {path}`"
+    if path.is_relative_to(RAW):
+        return (
+            f"{said}; queued experiments and clones only have what DVC tracks: `dvc add {path}`, "
+            f"then `git add {path}.dvc`"
         )
-    return y.astype(np.int32)
+    return said
+
+
+def untracked_note(path: Path) -> str | None:
+    """Return a line if DVC does not notice changes of a user's data, or None."""
+    if path.resolve().is_relative_to(RAW.resolve()):
+        return None
+    return (
+        f"DVC does not track {path}: move it to {RAW}/, or type `dvc repro --force prepare` after "
+        "each change"
+    )

@@ -122,8 +122,8 @@ def prepare(planned: Sequence[Trial], evaluate: str) -> tuple[list[Job], Arrays]
         params = trial.params.model_dump()
         key = data_key(params)
         if key not in arrays:
-            dataset = load_dataset(params["dataset"])
-            parts = split(dataset, **params["prepare"])
+            dataset = load_dataset(params["dataset"], trial.params.prepare)
+            parts = split(dataset, trial.params.prepare)
             if evaluate == "val":
                 del parts["test"]  # a search must not see it
             manifests[key] = manifest(params["dataset"], dataset.class_names, parts)
