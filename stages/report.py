@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from stages.common.arrays import read_array, read_manifest, read_split
+from stages.common.arrays import PREPARED, read_array, read_manifest, read_split
 from stages.common.cli import run
 from stages.common.files import read_csv, read_json, write_csv, write_text
 from stages.common.overrides import exp_run_command
@@ -24,6 +24,7 @@ from stages.reporting.page import (
     by_model,
     class_ranking,
     confident_mistakes,
+    contact_sheet,
     draw,
     example,
     learning,
@@ -77,6 +78,7 @@ def main() -> None:
         "colours": {name: look(name, names)["color"] for name in names},
         "figures": draw(rows, histories, scores, bins, predictions, test.y, class_names),
         "table": summary_table(rows, published_entries),
+        "sheet": contact_sheet(read_array(PREPARED / "contact_sheet.npy"), class_names),
         "examples": [
             example(i, test.x, test.y, predictions, class_names)
             for i in EXAMPLES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stages.common.files import read_csv, write_bytes
 from stages.common.params import ENSEMBLE
 from stages.reporting import figures
 
+SHEET = 12  # images in a row of the contact sheet
 MISTAKES = 4  # most confident mistakes shown per model
 BARS = 10  # classes in the chart of one image's probabilities
 REACHED = 0.99  # of the last epoch's validation accuracy
@@ -49,6 +51,18 @@ def by_model(path: Path) -> dict[str, Table]:
     for row in read_csv(path):
         tables.setdefault(row["model"], []).append(row)
     return tables
+
+
+def contact_sheet(sheet: np.ndarray, class_names: Sequence[str]) -> list[dict[str, str]]:
+    """Return each class's name and a picture with some of its training images.
+
+    `sheet` is uint8 (classes, examples, …image), as `prepare` writes it. Unused places are 0.
+    """
+    shown = max(1, SHEET // math.prod(sheet.shape[2:-3]))  # sequences have several frames
+    return [
+        {"name": name, "picture": picture(row[:shown])}
+        for name, row in zip(class_names, sheet, strict=False)
+    ]
 
 
 def class_ranking(
@@ -106,7 +120,11 @@ def example(
 
 
 def picture(pixels: np.ndarray) -> str:
-    """Return an image, uint8 (height, width, 1 or 3), as a base64 PNG."""
+    """Return an image, uint8 (…, height, width, 1 or 3), as a base64 PNG.
+
+    Images along further axes, such as the frames of a sequence, are shown side by side.
+    """
+    pixels = np.concatenate(pixels.reshape(-1, *pixels.shape[-3:]), axis=1)
     buffer = io.BytesIO()
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     imsave(buffer, shown, cmap="gray", vmin=0, vmax=255, format="png")
