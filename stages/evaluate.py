@@ -44,6 +44,7 @@ TABLES = {  # plots/NAME.csv: rows of one model, and their columns
     "calibration": (reliability, ("confidence", "accuracy", "images")),
     "mistakes": (mistakes, ("image", "actual", "predicted")),
 }
+COMPARED = ("accuracy", "balanced_accuracy", "loss", "macro_f1", "calibration_error")
 TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls, of which the median counts
 
 
@@ -114,13 +115,16 @@ def write_scores(
         Path("data/predictions/details.json"),
         {
             "models": {
-                name: details(y_true, predicted, class_names)
+                name: {"errors": tested[name]["errors"]} | details(y_true, predicted, class_names)
                 for name, predicted in probabilities.items()
             },
             "comparisons": compare_all(right, ENSEMBLE),
         },
     )
-    write_json(Path("metrics/test.json"), {name: {"test": row} for name, row in tested.items()})
+    write_json(
+        Path("metrics/test.json"),
+        {name: {"test": {key: row[key] for key in COMPARED}} for name, row in tested.items()},
+    )
 
 
 def with_class_names(row: dict[str, Any], class_names: list[str]) -> dict[str, Any]:

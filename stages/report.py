@@ -42,9 +42,12 @@ def main() -> None:
     params, manifest = load_params(), read_manifest()
     tested = {name: row["test"] for name, row in read_json(Path("metrics/test.json")).items()}
     details = read_json(Path("data/predictions/details.json"))
-    rows = collect({name: row["accuracy_interval"] for name, row in details["models"].items()})
+    rows = collect(details["models"])
     dataset, class_names = manifest["dataset"], manifest["class_names"]
     names = list(tested)
+    scored = {
+        row["model"]: {"accuracy": row["test_accuracy"], "errors": row["errors"]} for row in rows
+    }
     models = [name for name in names if name != ENSEMBLE]
     test = read_split("test")
     predictions = {name: read_array(Path(f"data/predictions/{name}.npy")) for name in names}
@@ -67,7 +70,7 @@ def main() -> None:
         "best": best(rows),
         "published": published_entries,
         "seeds": list(seeds.values()),
-        "verdict": verdict(tested, details["comparisons"], len(test.y)),
+        "verdict": verdict(scored, details["comparisons"], len(test.y)),
         "tested": tested,
         "details": details["models"],
         "comparisons": details["comparisons"],

@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_the_files(page):
             "test (%)": [100 * tested["accuracy"]],
             "95 % interval (%)": [100 * end for end in more["accuracy_interval"]],
             "test loss": [tested["loss"]],
-            "errors": [tested["errors"]],
+            "errors": [more["errors"]],
         }
         wanted["Calibration", name] = {
             "calibration error (%)": [100 * tested["calibration_error"]],
@@ -122,7 +122,7 @@ def test_the_numbers_are_those_of_the_files(page):
             "when wrong (%)": [100 * more["confidence_wrong"]],
             "top-2 accuracy (%)": [100 * more["top_2_accuracy"]],
             "macro precision (%)": [100 * more["macro_precision"]],
-            "macro recall (%)": [100 * more["macro_recall"]],
+            "balanced accuracy (%)": [100 * tested["balanced_accuracy"]],
             "macro F1 (%)": [100 * tested["macro_f1"]],
         }
         wanted["Cost", name] = {
@@ -133,11 +133,11 @@ def test_the_numbers_are_those_of_the_files(page):
         columns = wanted.setdefault(("Classes", row["class"]), {})
         columns[f"{row['model']} (%)"] = [100 * float(row["recall"])]
     for name in MODELS[:3]:
-        train, timing = read(f"metrics/{name}.json")[name], read(f"data/timing/{name}.json")
+        val, timing = read(f"metrics/{name}.json")[name]["val"], read(f"data/timing/{name}.json")
         wanted["Result table", name] |= {
-            "train (%)": [100 * train["train"]["accuracy"]],
-            "val (%)": [100 * train["val"]["accuracy"]],
-            "val loss": [train["val"]["loss"]],
+            "train (%)": [100 * timing["train_accuracy"]],
+            "val (%)": [100 * val["accuracy"]],
+            "val loss": [val["loss"]],
             "parameters": [timing["parameters"]],
             "epochs": [timing["epochs"]],
             "training (s)": [timing["train_seconds"]],
@@ -148,9 +148,7 @@ def test_the_numbers_are_those_of_the_files(page):
         wanted["Learning", name] = {
             "epochs to 99 % of the last validation accuracy": [reached, len(values)],
             "last validation accuracy (%)": [100 * values[-1]],
-            "training − validation (points)": [
-                100 * (train["train"]["accuracy"] - train["val"]["accuracy"])
-            ],
+            "training − validation (points)": [100 * (timing["train_accuracy"] - val["accuracy"])],
         }
     for pair in details["comparisons"]:
         wanted["Comparisons", f"{pair['a']} – {pair['b']}"] = {

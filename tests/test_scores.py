@@ -13,21 +13,23 @@ P = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.2, 0.3, 0.5]
 
 
 def by_definition(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """Compute accuracy, loss, macro F1 and errors from their definitions.
+    """Compute accuracies, loss, macro F1 and errors from their definitions.
 
-    The macro F1 leaves out classes without test images.
+    Means over classes leave out classes without test images.
     """
     guesses = p.argmax(axis=1)
-    f1 = []
+    f1, recall = [], []
     for label in range(p.shape[1]):
         hits = np.sum((guesses == label) & (y == label))
         predicted, true = np.sum(guesses == label), np.sum(y == label)
         if true:
+            recall.append(hits / true)
             f1.append(2 * hits / (predicted + true))
     return {
         "accuracy": np.mean(guesses == y),
         "loss": -np.log(p[np.arange(len(y)), y].astype(float)).mean(),
         "macro_f1": np.mean(f1),
+        "balanced_accuracy": np.mean(recall),
         "errors": np.sum(guesses != y),
     }
 
@@ -47,7 +49,7 @@ def test_details_by_hand():
     figures = details(Y, P, ["a", "b", "c"])
     assert figures["top_2_accuracy"] == 1
     assert figures["confidence_wrong"] == pytest.approx(0.6)
-    assert figures["macro_recall"] == pytest.approx(2 / 3)
+    assert figures["macro_precision"] == pytest.approx((1 / 2 + 0 + 1) / 3)
     assert figures["confusions"] == [{"actual": "b", "predicted": "a", "images": 1}]
 
 

@@ -21,21 +21,23 @@ CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
 
 
 def summary(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, float | int]:
-    """Return the test figures that `dvc metrics diff` shows.
+    """Return the most important test figures.
 
     Returns
     -------
     dict
-        ``accuracy, macro_f1, calibration_error`` as fractions, ``loss`` (mean cross-entropy in
-        nats), and ``errors``, a number of images. The macro F1 is the mean over the classes that
-        have test images.
+        ``accuracy``, ``balanced_accuracy`` (the mean accuracy within the classes), ``macro_f1`` and
+        ``calibration_error`` as fractions, ``loss`` (mean cross-entropy in nats), and ``errors``, a
+        number of images. Means over classes leave out those without test images.
     """
     right = probabilities.argmax(axis=1) == y_true
+    per_class = class_scores(y_true, probabilities)
     return {
         "accuracy": float(right.mean()),
         "errors": int((~right).sum()),
         "loss": cross_entropy(y_true, probabilities),
-        "macro_f1": macro(class_scores(y_true, probabilities), "f1"),
+        "balanced_accuracy": macro(per_class, "recall"),
+        "macro_f1": macro(per_class, "f1"),
         "calibration_error": calibration_error(reliability(y_true, probabilities)),
     }
 
@@ -59,7 +61,6 @@ def details(
     return {
         "accuracy_interval": wilson_interval(int(right.sum()), len(right)),
         "macro_precision": macro(per_class, "precision"),
-        "macro_recall": macro(per_class, "recall"),
         "top_2_accuracy": float(top_k_accuracy_score(y_true, probabilities, k=2, labels=classes))
         if len(classes) > 2
         else None,

@@ -57,8 +57,10 @@ def verdict(
 
     Parameters
     ----------
-    evaluation, comparisons
-        As returned by `scores.summary` and `significance.compare_all`.
+    evaluation
+        Each model's test ``accuracy`` and number of ``errors``.
+    comparisons
+        As returned by `significance.compare_all`.
     images
         Size of the test set.
     """

@@ -17,7 +17,7 @@ TIMING = Path("data/timing")
 SUMMED = ("parameters", "train_seconds", "seconds_per_epoch")  # the ensemble's costs
 
 
-def collect(intervals: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def collect(details: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per model, and one for the ensemble, from the metrics files.
 
     Accuracies and F1 are fractions, losses are in nats, times in seconds. The ensemble's costs are
@@ -25,32 +25,30 @@ def collect(intervals: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    intervals
-        Each model's 95 % interval of the test accuracy: low and high.
+    details
+        For each model ``accuracy_interval`` (of the test accuracy: low and high) and ``errors``.
     """
     rows: list[dict[str, Any]] = []
     for name, figures in read_json(Path("metrics/test.json")).items():
         cost = sums(rows) if name == ENSEMBLE else costs(name)
-        validation = dict.fromkeys(("train_accuracy", "val_accuracy", "val_loss"), "")
+        val = {"accuracy": "", "loss": ""}
         if name != ENSEMBLE:
-            trained = read_json(Path(f"metrics/{name}.json"))[name]
-            validation = {
-                "train_accuracy": trained["train"]["accuracy"],
-                "val_accuracy": trained["val"]["accuracy"],
-                "val_loss": trained["val"]["loss"],
-            }
-        tested = figures["test"]
+            val = read_json(Path(f"metrics/{name}.json"))[name]["val"]
+        tested, more = figures["test"], details[name]
         rows.append({
             "model": name,
             "parameters": cost.pop("parameters"),
             "epochs": cost.pop("epochs"),
-            **validation,
+            "train_accuracy": cost.pop("train_accuracy"),
+            "val_accuracy": val["accuracy"],
+            "val_loss": val["loss"],
             "test_accuracy": tested["accuracy"],
-            "test_low": intervals[name][0],
-            "test_high": intervals[name][1],
+            "test_low": more["accuracy_interval"][0],
+            "test_high": more["accuracy_interval"][1],
             "test_loss": tested["loss"],
+            "balanced_accuracy": tested["balanced_accuracy"],
             "macro_f1": tested["macro_f1"],
-            "errors": tested["errors"],
+            "errors": more["errors"],
             **cost,
         })  # fmt: skip
     return rows
@@ -62,6 +60,7 @@ def costs(name: str) -> dict[str, Any]:
     return {
         "parameters": timing["parameters"],
         "epochs": timing["epochs"],
+        "train_accuracy": timing["train_accuracy"],
         "train_seconds": timing["train_seconds"],
         "seconds_per_epoch": timing["seconds_per_epoch"],
         "images_per_second": timing["examples_per_second"],
