@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 import unicodedata
 import zlib
 
 import numpy as np
 import pytest
-from own_data import X_TEST, Y_TEST, X, Y, has_note, load, refusal, save_pictures
+from own_data import PREPARE, X_TEST, Y_TEST, X, Y, has_note, load, refusal, save_pictures
 from PIL import Image
+
+from stages.datasets.checks import check
+from stages.datasets.splits import split
 
 COLOUR = np.stack([X, X // 2, X // 4], axis=-1)
 
@@ -87,6 +91,23 @@ def test_colours_depth_transparency_frames_and_orientation(tmp_path):
     coloured = load(tmp_path).x_train
     assert coloured.shape == (9, 12, 12, 3)
     assert np.array_equal(coloured[:-1], np.repeat(dataset.x_train, 3, axis=-1))
+
+
+def test_a_folder_needs_little_more_memory_than_its_arrays(tmp_path):
+    """Read, converted, split, shuffled and checked, with the first colours in the last picture."""
+    x = np.random.default_rng(0).integers(0, 256, (200, 80, 80)).astype(np.uint8)
+    save_pictures(tmp_path, x, np.arange(200) % 3, "bmp")
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "c/zz.bmp")
+    load(tmp_path)  # imports
+    tracemalloc.start()
+    dataset = load(tmp_path)
+    parts = split(dataset, PREPARE)
+    check(parts, dataset.class_names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    stored = sum(images.nbytes for images, _ in parts.values())
+    assert stored == 201 * 80 * 80 * 3
+    assert peak < 1.5 * stored
 
 
 def test_names_with_spaces_accents_and_line_breaks(tmp_path):

@@ -15,7 +15,7 @@ from stages.common.cli import StageError
 from stages.datasets.digits import load_digits
 from stages.models import build
 from stages.training import loop
-from stages.training.augmentation import transforms
+from stages.training.augmentation import border_level, transforms
 from stages.training.batches import Epoch
 from stages.training.loop import TrainingGraph
 from stages.training.optimizer import learning_rate, make_optimizer, smoothed_cross_entropy
@@ -54,14 +54,16 @@ def augmented(make_params):
     `end` chooses the largest (1), the smallest (-1) or a random (0) draw.
     """
 
-    def show(recipe: dict, end: float = 1, images=IMAGES, training: bool = True) -> np.ndarray:
+    def show(
+        recipe: dict, end: float = 1, images=IMAGES, training: bool = True, border=(0,)
+    ) -> np.ndarray:
         section = make_params(STILL | {f"lstm.{key}": value for key, value in recipe.items()}).lstm
         random = draws(end) if end else np.random.default_rng(1)
         maps = transforms(random, len(images), images.shape[1:3], section)
         identity = keras.Sequential(
             [keras.layers.Input(images.shape[1:]), keras.layers.Rescaling(1.0, dtype="float32")]
         )
-        graph = TrainingGraph(identity, section, batch_parts=2)
+        graph = TrainingGraph(identity, section, batch_parts=2, border=border)
         inputs = {"image": keras.ops.convert_to_tensor(images), "transform": maps}
         return keras.ops.convert_to_numpy(graph(inputs, training=training))
 
@@ -87,6 +89,18 @@ def test_the_model_sees_shifted_flipped_and_turned_images(augmented, dtype):
     assert half[:, 4, 6] == pytest.approx(IMAGES[:, 4, 8])
     mixed = augmented({"shift": 2, "rotation": 30.0, "zoom": 0.2, "flip": True}, 0)
     assert 0 <= mixed.min() < mixed.max() <= 255 + 1e-3
+
+
+def test_uncovered_places_get_the_level_of_the_border(augmented):
+    colour = np.repeat(IMAGES, 3, axis=-1) // 2
+    colour[:, [0, -1]] = colour[:, :, [0, -1]] = (250, 10, 90)
+    assert border_level(colour) == border_level(np.stack([colour, colour], axis=1)) == (250, 10, 90)
+    assert border_level(np.zeros((3, 5, 4, 1), np.uint8)) == (0,)
+    for images, border in ((colour, (250, 10, 90)), (IMAGES, (7,)), (colour, (7, 7, 7))):
+        for recipe in ({"shift": 2}, {"shift": 2, "rotation": 1e-9}):
+            shown = augmented(recipe, images=images, border=border)
+            assert (shown[:, :2] == border).all()
+            assert np.allclose(shown[:, 3:, 3:], images[:, 1:-2, 1:-2], atol=0.01)
 
 
 def test_maps_of_wide_images_are_exact_in_bfloat16(augmented):

@@ -90,7 +90,8 @@ def _read_folder(path: Path, prepare: Prepare) -> Source:
     top = listing(path, path)
     tables = [path / name for name in top.others if name.lower().endswith(CSV_SUFFIXES)]
     others = [path / name for name in top.others if path / name not in tables]
-    arrays = [file for file in others if file_format(file) in ("idx", "npy", "npz")]
+    files = [file for file in others if file.is_file()]
+    arrays = [file for file in files if file_format(file) in ("idx", "npy", "npz")]
     if len(top.folders) == 1 and not (top.pictures or tables or arrays):
         inner = listing(top.folders[0], path)
         if inner.folders or not inner.pictures:  # a folder around the dataset

@@ -6,6 +6,20 @@ import numpy as np
 
 from stages.common.params import Model
 
+SAMPLE = 1000  # images whose borders are looked at
+
+
+def border_level(x: np.ndarray) -> tuple[int, ...]:
+    """Return the usual value at the border of images, the median of each channel.
+
+    `x` is uint8 (n, …, height, width, channels). Places that augmentation uncovers get this value:
+    on a light background, black edges would tell nothing about the class.
+    """
+    x = x[:SAMPLE]
+    rows, columns = x[..., [0, -1], :, :], x[..., :, [0, -1], :]
+    edges = [each.reshape(-1, x.shape[-1]) for each in (rows, columns)]
+    return tuple(int(level) for level in np.median(np.concatenate(edges), axis=0))
+
 
 def augments(section: Model) -> bool:
     """Return whether a model's section asks for any augmentation."""

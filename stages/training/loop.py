@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import keras
@@ -15,6 +15,7 @@ from stages.common.arrays import Arrays
 from stages.common.cli import StageError
 from stages.common.params import Model, Train
 from stages.models.shared.inference import PREDICTION_BATCH
+from stages.training.augmentation import border_level
 from stages.training.batches import Epoch, InOrder
 from stages.training.checkpoints import Progress
 from stages.training.optimizer import make_optimizer, smoothed_cross_entropy
@@ -33,24 +34,42 @@ class TrainingGraph(keras.Model):
     weights belong to `model`, a plain Keras model, which is saved without this graph.
     """
 
-    def __init__(self, model: keras.Sequential, section: Model, batch_parts: int):
+    def __init__(
+        self,
+        model: keras.Sequential,
+        section: Model,
+        batch_parts: int,
+        border: Sequence[int] = (0,),
+    ):
         super().__init__(name=f"train_{model.name}", autocast=False)  # keep the maps in float32
         self.model = model
         self.batch_parts = batch_parts
+        self.border = border[:1] if len(set(border)) == 1 else border  # one call for all channels
         # Shifts by whole pixels and flips need no interpolation, which is slower.
         self.between_pixels = bool(section.rotation or section.zoom)
 
     def call(self, inputs: dict, training: bool = False):
         x = inputs["image"]
         if training and "transform" in inputs:
-            x = ops.image.affine_transform(
+            x = moved(
                 ops.cast(x, "float32") if self.between_pixels else x,
                 inputs["transform"],
                 interpolation="bilinear" if self.between_pixels else "nearest",
+                border=self.border,
             )
         n = ops.shape(x)[0]
         cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
         return ops.concatenate([self.model(x[a:b], training=training) for a, b in pairwise(cuts)])
+
+
+def moved(x, maps, interpolation: str, border: Sequence[int]):
+    """Return images moved by affine maps. `border`, for all channels or each, fills the rest."""
+    planes = ops.split(x, len(border), axis=-1) if len(border) > 1 else [x]
+    filled = [
+        ops.image.affine_transform(plane, maps, interpolation=interpolation, fill_value=level)
+        for plane, level in zip(planes, border, strict=True)
+    ]
+    return ops.concatenate(filled, axis=-1) if len(filled) > 1 else filled[0]
 
 
 def fit(
@@ -90,7 +109,7 @@ def fit(
         The loss is not finite, or is far above the loss of uniform guessing.
     """
     steps = math.ceil(len(train_data.y) / train.batch_size)
-    graph = TrainingGraph(model, section, batch_parts)
+    graph = TrainingGraph(model, section, batch_parts, border_level(train_data.x))
     graph.compile(
         optimizer=make_optimizer(train, section, steps * epochs),
         loss=smoothed_cross_entropy(section.label_smoothing, model.output_shape[-1]),
