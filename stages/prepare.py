@@ -37,8 +37,8 @@ def main() -> None:
         shutil.rmtree(PREPARED, ignore_errors=True)
         made.rename(PREPARED)
 
-    height, width, channels = facts["image_shape"]
-    print(f"{params.dataset}: {height}×{width}×{channels}, {len(dataset.class_names)} classes")
+    shape = "×".join(map(str, facts["image_shape"]))
+    print(f"{params.dataset}: {shape}, {len(dataset.class_names)} classes")
     for part, counts in facts["splits"].items():
         each = " ".join(str(count) for count in counts["per_class"])
         print(f"  {part:5} {counts['images']:6} images  per class {each}")

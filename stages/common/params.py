@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from stages.common.cli import StageError, one_line
 
 PARAMS_FILE = Path("params.yaml")
-DATASETS = ("mnist", "fashion_mnist", "digits")
+DATASETS = ("mnist", "fashion_mnist", "digits", "digit_sequences")
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 ENSEMBLE = "ensemble"  # the mean of the models' probabilities; reported next to the models
 MAX_SIZE = 2**16  # bytes of a YAML file; the committed params.yaml has 4,300
@@ -121,13 +121,16 @@ class Convolutional(Section):
     padding: Annotated[Literal["valid", "same"], Name]
     batch_norm: Flag
     batch_norm_momentum: Inside
+    head: Annotated[Literal["flatten", "average"], Name]
 
 
 class Recurrent(Section):
-    """Keys of the LSTM layers."""
+    """Keys of the recurrent layers."""
 
+    cell: Annotated[Literal["lstm", "gru", "rnn"], Name]
     units: Counts
     bidirectional: Flag
+    pool: Annotated[Literal["last", "mean"], Name]
 
 
 class Params(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.datasets.digit_sequences import load_digit_sequences
 from stages.datasets.digits import load_digits
 from stages.datasets.labelled_images import Dataset
 from stages.datasets.own_data import load_npz
@@ -16,8 +17,8 @@ def load_dataset(name: str) -> Dataset:
     Parameters
     ----------
     name
-        ``mnist``, ``fashion_mnist``, ``digits``, or the path of an ``.npz`` file with the arrays
-        ``x_train, y_train, x_test, y_test`` and optionally ``class_names``.
+        ``mnist``, ``fashion_mnist``, ``digits``, ``digit_sequences``, or the path of an ``.npz``
+        file with the arrays ``x_train, y_train, x_test, y_test`` and optionally ``class_names``.
 
     Raises
     ------
@@ -26,6 +27,8 @@ def load_dataset(name: str) -> Dataset:
     """
     if name == "digits":
         return load_digits()
+    if name == "digit_sequences":
+        return load_digit_sequences()
     if name in REMOTES:
         return load_remote(REMOTES[name])
     return load_npz(Path(name))

@@ -13,7 +13,8 @@ SPLIT_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 class Dataset:
     """A training and a test set.
 
-    Images `x` are uint8 (n, height, width, channels). Labels `y` are int32 (n,), from 0.
+    Images `x` are uint8 (n, height, width, channels), sequences (n, time, height, width, channels).
+    Labels `y` are int32 (n,), from 0.
     """
 
     x_train: np.ndarray

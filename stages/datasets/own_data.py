@@ -18,8 +18,8 @@ JOINERS = {0x200C: None, 0x200D: None}  # unprintable, but part of Persian, Hind
 def load_npz(path: Path) -> Dataset:
     """Return the dataset in a user's `.npz` file.
 
-    Images are integers in 0..255 of shape (n, height, width) or (n, height, width, 1 or 3). Labels
-    are integers from 0. Each class needs a training image. Classes without names are numbered.
+    Images are integers in 0..255 of shape (n, height, width) or (n, height, width, 1 or 3), and
+    sequences of images (n, time, height, width, 1 or 3). Labels are integers from 0. Each class needs a training image. Classes without names are numbered.
 
     Raises
     ------
@@ -83,14 +83,14 @@ def _class_names(names: np.ndarray, y_train: np.ndarray, path: Path) -> tuple[st
 
 
 def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
-    """Return an array of images as uint8 (n, height, width, channels), checked."""
+    """Return an array of images or sequences as uint8, with a channel axis, checked."""
     x = arrays[key]
     if x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape:
+    if x.ndim not in (4, 5) or x.shape[-1] not in (1, 3) or 0 in x.shape:
         raise StageError(
-            f"{path}: {key} has the shape {arrays[key].shape}; expected (images, height, width) "
-            f"or (images, height, width, 1 or 3)"
+            f"{path}: {key} has the shape {arrays[key].shape}; expected (images, height, width), "
+            f"(images, height, width, 1 or 3) or (sequences, time, height, width, 1 or 3)"
         )
     if x.dtype.kind not in "iu" or x.min() < 0 or x.max() > 255:
         raise StageError(f"{path}: {key} ({x.dtype}) should hold whole numbers from 0 to 255")

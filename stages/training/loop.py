@@ -33,7 +33,7 @@ class TrainingGraph(keras.Model):
     weights belong to `model`, a plain Keras model, which is saved without this graph.
     """
 
-    def __init__(self, model: keras.Sequential, section: Model, batch_parts: int):
+    def __init__(self, model: keras.Model, section: Model, batch_parts: int):
         super().__init__(name=f"train_{model.name}", autocast=False)  # keep the maps in float32
         self.model = model
         self.batch_parts = batch_parts
@@ -43,14 +43,21 @@ class TrainingGraph(keras.Model):
     def call(self, inputs: dict, training: bool = False):
         x = inputs["image"]
         if training and "transform" in inputs:
-            x = ops.image.affine_transform(
-                ops.cast(x, "float32") if self.between_pixels else x,
-                inputs["transform"],
-                interpolation="bilinear" if self.between_pixels else "nearest",
-            )
+            x = self.transformed(x, inputs["transform"])
         n = ops.shape(x)[0]
         cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
         return ops.concatenate([self.model(x[a:b], training=training) for a, b in pairwise(cuts)])
+
+    def transformed(self, x, maps):
+        """Return images or sequences moved by affine maps; all frames of a sequence by the same."""
+        *frames, height, width, channels = x.shape[1:]
+        images = ops.reshape(x, (-1, height, width, channels)) if frames else x
+        moved = ops.image.affine_transform(
+            ops.cast(images, "float32") if self.between_pixels else images,
+            ops.repeat(maps, frames[0], axis=0) if frames else maps,
+            interpolation="bilinear" if self.between_pixels else "nearest",
+        )
+        return ops.reshape(moved, ops.shape(x)) if frames else moved
 
 
 def fit(
