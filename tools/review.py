@@ -24,7 +24,7 @@ from scipy import stats
 from stages.common.cli import StageError, one_line, run
 from stages.common.files import read_csv, read_json, write_bytes, write_text
 from stages.common.overrides import flatten
-from stages.common.params import load_params, parse_params, read_yaml
+from stages.common.params import load_params, parse_params, read_yaml, with_added
 from stages.evaluation import CONFIDENCE, SIGNIFICANT
 from stages.evaluation.significance import mcnemar
 from stages.reporting import figures as drawing
@@ -284,7 +284,7 @@ def accuracies_by_seed(
         for trial in trials
         if (job := trial["job"])["model"] == model
         and job["libraries"].items() <= timing["versions"].items()
-        and comparable(model, job["params"]) == wanted
+        and comparable(model, with_added(job["params"])) == wanted
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,12 @@ DATASETS = ("mnist", "fashion_mnist", "digits", "digit_sequences")
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 ENSEMBLE = "ensemble"  # the mean of the models' probabilities; reported next to the models
 MAX_SIZE = 2**16  # bytes of a YAML file; the committed params.yaml has 4,300
+# Parameters that were added after trials had been recorded, with the values that train as before.
+ADDED = {
+    "cnn": {"frames": "mean", "head": "flatten"},
+    "lstm": {"cell": "lstm", "read": "rows", "pool": "last"},
+    "hybrid": {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
+}
 UNDO = "fix it, or undo all changes of the file with `git checkout params.yaml`"
 
 
@@ -225,6 +232,12 @@ def _shortened(value: Any) -> str:
         return reprlib.repr(value)
     except ValueError:  # Python refuses to print numbers with thousands of digits
         return "a number too long to show"
+
+
+def with_added(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded parameters with those that were added later, if they lack them."""
+    models = {name: added | recorded[name] for name, added in ADDED.items() if name in recorded}
+    return {**recorded, **models}
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

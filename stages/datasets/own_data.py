@@ -19,7 +19,8 @@ def load_npz(path: Path) -> Dataset:
     """Return the dataset in a user's `.npz` file.
 
     Images are integers in 0..255 of shape (n, height, width) or (n, height, width, 1 or 3), and
-    sequences of images (n, time, height, width, 1 or 3). Labels are integers from 0. Each class needs a training image. Classes without names are numbered.
+    sequences of images (n, time, height, width, 1 or 3). Labels are integers from 0. Each class
+    needs a training image. Classes without names are numbered.
 
     Raises
     ------

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from stages.common.params import Model
 
 
-def build(
-    name: str, input_shape: tuple[int, ...], num_classes: int, section: Model
-) -> keras.Model:
+def build(name: str, input_shape: tuple[int, ...], num_classes: int, section: Model) -> keras.Model:
     """Build the untrained model `name` with the function `build` of `stages/models/NAME.py`.
 
     Parameters

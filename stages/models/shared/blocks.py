@@ -50,9 +50,7 @@ def _chained(x: keras.KerasTensor, model_layers: list[layers.Layer]) -> keras.Ke
     return x
 
 
-def frames(
-    input_shape: tuple[int, ...], order: str
-) -> tuple[tuple[int, ...], list[layers.Layer]]:
+def frames(input_shape: tuple[int, ...], order: str) -> tuple[tuple[int, ...], list[layers.Layer]]:
     """Return the shape that the convolutions of a CNN see, and the layers that make it.
 
     With the order ``channels``, the frames of a sequence become the channels of one image.
