@@ -265,6 +265,16 @@ def test_a_model_that_could_not_be_loaded_is_refused_before_training(
         make_model("cnn")
 
 
+def test_a_branched_model_has_the_same_limits(make_model, monkeypatch):
+    monkeypatch.setattr(blocks, "hidden_layer", lambda _: [keras.layers.Lambda(lambda x: x)])
+    with pytest.raises(StageError, match=f"keras.layers.Lambda {NOT_ALLOWED}"):
+        make_model("lstm", {"lstm.read": "both"})
+    monkeypatch.undo()
+    monkeypatch.setattr(safety, "MAX_OUTPUT", 1000)
+    with pytest.raises(StageError, match="returns more than 1000 values per image"):
+        make_model("lstm", {"lstm.read": "both", "lstm.units": [2000]})
+
+
 GRU = '''
 from stages.common.params import Model
 
