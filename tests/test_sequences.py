@@ -7,10 +7,12 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_arrays
+from conftest import ROOT, tiny_arrays
 
 from stages.common.arrays import Arrays, array_digest
 from stages.common.cli import StageError
+from stages.common.overrides import flatten, with_overrides
+from stages.common.params import parse_params, read_yaml
 from stages.datasets.catalog import load_dataset
 from stages.datasets.labelled_images import Dataset
 from stages.datasets.own_data import load_npz
@@ -201,6 +203,18 @@ def test_an_interrupted_training_ends_in_the_bytes_of_another_run(
     resumed = run()
     assert resumed.resumed == 1
     assert result(resumed) == expected
+
+
+@pytest.mark.usefixtures("backend")
+def test_the_recipe_builds_its_models(generated):
+    settings = flatten(read_yaml(ROOT / "recipes/digit_sequences.yaml"))
+    params = parse_params(with_overrides(read_yaml(ROOT / "params.yaml"), settings))
+    shape, classes = generated.x_train.shape[1:], len(generated.class_names)
+    counts = {
+        name: build(name, shape, classes, section).count_params()
+        for name, section in params.models.items()
+    }
+    assert counts == {"cnn": 53_833, "lstm": 517_449, "hybrid": 193_065}
 
 
 @pytest.mark.extra
