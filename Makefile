@@ -31,7 +31,7 @@ help:  ## list the targets
 
 run: export DATASET := $(DATASET)
 run: $(VENV)/installed  ## run the pipeline on DATASET (digits, mnist, … or your data) in runs/; EPOCHS=30, SEED=3
-	@python -m tools.run "$$DATASET" $(SETTINGS)
+	@python -m tools.run_dataset "$$DATASET" $(SETTINGS)
 
 test: $(TESTED)  ## check style and run the fast tests (4 minutes)
 	@$(PYTEST)

@@ -14,9 +14,6 @@ Writes
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +42,6 @@ TABLES = {  # plots/NAME.csv: rows of one model, and their columns
     "mistakes": (mistakes, ("image", "actual", "predicted")),
 }
 COMPARED = ("accuracy", "balanced_accuracy", "loss", "macro_f1", "calibration_error")
-TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls, of which the median counts
 
 
 def main() -> None:
@@ -53,7 +49,7 @@ def main() -> None:
     threads = choose_threads(params.train.threads, batch_size=1, batch_norm=False)
     configure(threads, params.seed)
     from stages.models.shared.archive import load_model
-    from stages.models.shared.inference import predict
+    from stages.models.shared.inference import inference_seconds, predict
 
     class_names = read_manifest()["class_names"]
     test = read_split("test")
@@ -72,23 +68,6 @@ def main() -> None:
         Path("data/timing/inference.json"),
         {"seconds_per_image": seconds, "threads": threads.as_dict()},
     )
-
-
-def inference_seconds(
-    predict_on_batch: Callable[[np.ndarray], np.ndarray], x: np.ndarray
-) -> dict[str, float]:
-    """Return the median seconds per image in batches of 1 and 256, after one warm-up call."""
-    seconds = {}
-    for batch, calls in TIMED_CALLS.items():
-        images = np.resize(x[:batch], (batch, *x.shape[1:]))  # repeats images if there are fewer
-        predict_on_batch(images)
-        taken = []
-        for _ in range(calls):
-            started = time.perf_counter()
-            predict_on_batch(images)
-            taken.append(time.perf_counter() - started)
-        seconds[f"batch_{batch}"] = statistics.median(taken) / batch
-    return seconds
 
 
 def write_scores(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_scores import P, Y, by_definition
 
-from stages.evaluate import inference_seconds, write_scores
+from stages.evaluate import write_scores
+from stages.models.shared.inference import inference_seconds
 
 MODELS = ("cnn", "lstm", "hybrid")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -11,15 +13,19 @@ from stages.common.cli import StageError
 from stages.common.params import load_params
 from stages.models import build
 from stages.models.shared import blocks, safety
+from stages.models.shared.archive import load_model, save_model
 
 pytestmark = pytest.mark.usefixtures("backend")
 MODELS = ("cnn", "lstm", "hybrid")
 SHAPE = (28, 28, 1)
 PUBLISHED = {  # sizes of our own, so that this file does not depend on params.yaml
     "cnn.filters": [32, 64], "cnn.kernel_size": 3, "cnn.padding": "valid", "cnn.batch_norm": False,
-    "cnn.dense": 128, "lstm.units": [128], "lstm.bidirectional": False, "lstm.dense": 64,
+    "cnn.frames": "mean", "cnn.head": "flatten", "cnn.dense": 128,
+    "lstm.cell": "lstm", "lstm.read": "rows", "lstm.units": [128], "lstm.bidirectional": False,
+    "lstm.pool": "last", "lstm.dense": 64,
     "hybrid.filters": [32, 64], "hybrid.kernel_size": 3, "hybrid.padding": "same",
     "hybrid.batch_norm": False, "hybrid.units": [128], "hybrid.bidirectional": False,
+    "hybrid.head": "flatten", "hybrid.kind": "rows", "hybrid.cell": "lstm", "hybrid.pool": "last",
     "hybrid.dense": 64,
 }  # fmt: skip
 
@@ -43,6 +49,18 @@ def lstm(inputs: int, units: int) -> int:
     return 4 * units * (inputs + units + 1)
 
 
+def gru(inputs: int, units: int) -> int:
+    return 3 * units * (inputs + units + 2)  # one bias for the input, one for the state
+
+
+def rnn(inputs: int, units: int) -> int:
+    return units * (inputs + units + 1)
+
+
+def convlstm(positions: int, inputs: int, units: int) -> int:
+    return 4 * units * (positions * (inputs + units) + 1)
+
+
 def dense(inputs: int, units: int) -> int:
     return (inputs + 1) * units
 
@@ -64,9 +82,51 @@ COUNTS = [
 ]  # fmt: skip
 
 
+COUNTS += [
+    ("cnn", {"cnn.head": "average"}, CONVOLUTIONS + dense(64, 128) + dense(128, 10)),
+    ("lstm", {"lstm.cell": "gru"}, gru(28, 128) + HEAD),
+    ("lstm", {"lstm.cell": "rnn"}, rnn(28, 128) + HEAD),
+    ("lstm", {"lstm.read": "columns"}, lstm(28, 128) + HEAD),
+    ("lstm", {"lstm.read": "both"}, 2 * lstm(28, 128) + dense(256, 64) + dense(64, 10)),
+    ("lstm", {"lstm.pool": "mean"}, lstm(28, 128) + HEAD),
+    ("hybrid", {"hybrid.cell": "gru"}, CONVOLUTIONS + gru(7 * 64, 128) + HEAD),
+    ("hybrid", {"hybrid.cell": "rnn"}, CONVOLUTIONS + rnn(7 * 64, 128) + HEAD),
+    ("hybrid", {"hybrid.head": "average"}, CONVOLUTIONS + lstm(64, 128) + HEAD),
+    ("hybrid", {"hybrid.kind": "convlstm"},
+     CONVOLUTIONS + convlstm(3, 64, 128) + dense(7 * 128, 64) + dense(64, 10)),
+    ("hybrid", {"hybrid.kind": "convlstm", "hybrid.head": "average"},
+     CONVOLUTIONS + convlstm(3, 64, 128) + HEAD),
+]  # fmt: skip
+FRAMES = 6  # of 28 × 28 pixels
+OF_SEQUENCES = [
+    ("cnn", {}, CONVOLUTIONS + dense(5 * 5 * 64, 128) + dense(128, 10)),
+    ("cnn", {"cnn.head": "average"}, CONVOLUTIONS + dense(64, 128) + dense(128, 10)),
+    ("cnn", {"cnn.frames": "channels"},
+     convolution(3, 6, 32) + convolution(3, 32, 64) + dense(5 * 5 * 64, 128) + dense(128, 10)),
+    ("lstm", {}, lstm(28 * 28, 128) + HEAD),
+    ("lstm", {"lstm.read": "columns"}, lstm(28 * 28, 128) + HEAD),
+    ("lstm", {"lstm.cell": "gru", "lstm.read": "both"},
+     2 * gru(28 * 28, 128) + dense(256, 64) + dense(64, 10)),
+    ("hybrid", {}, CONVOLUTIONS + lstm(7 * 7 * 64, 128) + HEAD),
+    ("hybrid", {"hybrid.head": "average"}, CONVOLUTIONS + lstm(64, 128) + HEAD),
+    ("hybrid", {"hybrid.batch_norm": True}, CONVOLUTIONS + 384 + lstm(7 * 7 * 64, 128) + HEAD),
+    ("hybrid", {"hybrid.cell": "rnn"}, CONVOLUTIONS + rnn(7 * 7 * 64, 128) + HEAD),
+    ("hybrid", {"hybrid.kind": "convlstm", "hybrid.units": [8, 4]},
+     CONVOLUTIONS + convlstm(9, 64, 8) + convlstm(9, 8, 4) + dense(7 * 7 * 4, 64) + dense(64, 10)),
+    ("hybrid", {"hybrid.kind": "convlstm", "hybrid.bidirectional": True, "hybrid.pool": "mean",
+                "hybrid.head": "average"},
+     CONVOLUTIONS + 2 * convlstm(9, 64, 128) + dense(256, 64) + dense(64, 10)),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("name", "changes", "count"), COUNTS)
 def test_parameter_counts(make_model, name, changes, count):
     assert make_model(name, changes).count_params() == count
+
+
+@pytest.mark.parametrize(("name", "changes", "count"), OF_SEQUENCES)
+def test_parameter_counts_on_sequences(make_model, name, changes, count):
+    assert make_model(name, changes, (FRAMES, *SHAPE)).count_params() == count
 
 
 def test_parameter_counts_with_the_committed_parameters():
@@ -106,6 +166,73 @@ def test_the_layers_are_those_that_params_yaml_describes(make_model, name, layer
     assert found(0) == ["Rescaling", *layers[:-3], "Dense"], "no dense layer, no dropout after it"
 
 
+CHOICES = {
+    "cnn": {"cnn.frames": ["mean", "channels"], "cnn.head": ["flatten", "average"]},
+    "lstm": {"lstm.cell": ["lstm", "gru", "rnn"], "lstm.read": ["rows", "columns", "both"],
+             "lstm.pool": ["last", "mean"], "lstm.bidirectional": [False, True]},
+    "hybrid": {"hybrid.cell": ["lstm", "gru", "rnn"], "hybrid.head": ["flatten", "average"],
+               "hybrid.pool": ["last", "mean"], "hybrid.bidirectional": [False, True]},
+    "hybrid, convlstm": {"hybrid.kind": ["convlstm"], "hybrid.head": ["flatten", "average"],
+                         "hybrid.pool": ["last", "mean"], "hybrid.bidirectional": [False, True]},
+}  # fmt: skip
+COMBINATIONS = [
+    (name.partition(",")[0], dict(zip(values, each, strict=True)))
+    for name, values in CHOICES.items()
+    for each in itertools.product(*values.values())
+]
+SIZES = {
+    "cnn.filters": [3, 4], "cnn.dense": 5, "lstm.units": [4, 3], "lstm.dense": 5,
+    "hybrid.filters": [3, 4], "hybrid.units": [4, 3], "hybrid.dense": 5,
+}  # fmt: skip
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("shape", [(13, 12, 1), (4, 13, 12, 3)])
+@pytest.mark.parametrize(("name", "changes"), COMBINATIONS)
+def test_every_combination_is_saved_and_plain_keras_loads_it(
+    make_model, tmp_path, name, changes, shape
+):
+    model = make_model(name, SIZES | changes, shape, classes=3)
+    x = np.random.default_rng(0).integers(0, 256, (7, *shape), dtype=np.uint8)
+    expected = model.predict_on_batch(x)
+    assert expected.shape == (7, 3)
+    save_model(model, tmp_path / "a.keras")
+    plain = keras.models.load_model(tmp_path / "a.keras", safe_mode=True)
+    assert np.array_equal(plain.predict_on_batch(x), expected)
+    assert np.array_equal(load_model(tmp_path / "a.keras").predict_on_batch(x), expected)
+    save_model(plain, tmp_path / "b.keras")
+    assert (tmp_path / "b.keras").read_bytes() == (tmp_path / "a.keras").read_bytes()
+
+
+def test_reading_by_columns_is_reading_the_transposed_image_by_rows(make_model):
+    by_columns = make_model("lstm", {"lstm.read": "columns"}, shape=(12, 9, 2))
+    by_rows = make_model("lstm", {}, shape=(9, 12, 2))
+    by_columns.set_weights(by_rows.get_weights())
+    x = np.random.default_rng(0).integers(0, 256, (5, 12, 9, 2), dtype=np.uint8)
+    expected = by_rows.predict_on_batch(x.transpose(0, 2, 1, 3))
+    assert by_columns.predict_on_batch(x) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_hybrid_reads_the_feature_map_of_each_frame(make_model):
+    """h_t = LSTM(Flatten(Conv2D(x_t))): the convolutions on every frame are those on an image."""
+    of_images = make_model("hybrid", SIZES | {"hybrid.batch_norm": True}, (13, 12, 1))
+    of_sequences = make_model("hybrid", SIZES | {"hybrid.batch_norm": True}, (4, 13, 12, 1))
+    weights = of_sequences.get_weights()
+    known = of_images.get_weights()[:12]  # of the convolutions and batch norms
+    weights[:12] = [new.reshape(old.shape) for new, old in zip(known, weights[:12], strict=True)]
+    of_sequences.set_weights(weights)
+    x = np.random.default_rng(0).integers(0, 256, (5, 4, 13, 12, 1), dtype=np.uint8)
+    steps = keras.Model(of_sequences.inputs[0], of_sequences.get_layer(index=9).output)(x)
+    for t in range(4):
+        frame = keras.Model(of_images.inputs[0], of_images.get_layer(index=8).output)(x[:, t])
+        assert steps[:, t].numpy() == pytest.approx(frame.numpy().reshape(5, -1), abs=1e-5)
+
+
+def test_a_convolutional_gru_is_refused(make_model):
+    with pytest.raises(StageError, match=r"hybrid\.kind=convlstm has lstm cells only.*cell is gru"):
+        make_model("hybrid", {"hybrid.kind": "convlstm", "hybrid.cell": "gru"})
+
+
 @pytest.mark.parametrize(("padding", "room"), [("valid", 3), ("same", 4)])
 @pytest.mark.parametrize("name", ["cnn", "hybrid"])
 def test_more_blocks_than_the_image_has_room_for_are_refused(make_model, name, padding, room):
@@ -138,6 +265,16 @@ def test_a_model_that_could_not_be_loaded_is_refused_before_training(
         make_model("cnn")
 
 
+def test_a_branched_model_has_the_same_limits(make_model, monkeypatch):
+    monkeypatch.setattr(blocks, "hidden_layer", lambda _: [keras.layers.Lambda(lambda x: x)])
+    with pytest.raises(StageError, match=f"keras.layers.Lambda {NOT_ALLOWED}"):
+        make_model("lstm", {"lstm.read": "both"})
+    monkeypatch.undo()
+    monkeypatch.setattr(safety, "MAX_OUTPUT", 1000)
+    with pytest.raises(StageError, match="returns more than 1000 values per image"):
+        make_model("lstm", {"lstm.read": "both", "lstm.units": [2000]})
+
+
 GRU = '''
 from stages.common.params import Model
 
@@ -166,7 +303,8 @@ def build(input_shape, num_classes, p):
 @pytest.mark.extra
 def test_a_new_model_is_one_file_and_one_section(project, tiny_document, make_npz):
     """And one stage in dvc.yaml, which DVC would run with this command."""
-    gru = {key: value for key, value in tiny_document["lstm"].items() if key != "bidirectional"}
+    others = ("bidirectional", "cell", "pool", "read")
+    gru = {key: value for key, value in tiny_document["lstm"].items() if key not in others}
     project.set({"dataset": str(make_npz()), "epochs": 1, "gru": gru | {"units": 8}})
     project.path("stages/models/gru.py").write_text(GRU, encoding="utf-8")
     project.stage("prepare")

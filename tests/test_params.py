@@ -34,7 +34,8 @@ WRONG = {  # what the message must say is allowed: keys and values that are not
     "boolean": [("cnn.batch_norm", "yes"), ("lstm.bidirectional", 1)],
     "string": [("dataset", 7)], "dictionary": [("prepare", 3)], "list": [("cnn.filters", "32")],
     "at least 1 item": [("cnn.filters", [])],
-    "mnist, fashion_mnist, digits or a path such as data/raw/my.npz": [("dataset", "minst")],
+    "mnist, fashion_mnist, digits, digit_sequences or a path such as data/raw/my.npz": [
+        ("dataset", "minst")],
     "'auto', 'first' or 'last'": [("prepare.channels", "end"), ("prepare.label_column", 1)],
     "less than or equal to 65535": [("prepare.white", 65536)],
     "less than or equal to 4096": [("prepare.image_size", 4097)],
@@ -42,6 +43,12 @@ WRONG = {  # what the message must say is allowed: keys and values that are not
     "'constant', 'cosine' or 'one_cycle'": [("train.schedule", "linear")],
     "'float32' or 'mixed_bfloat16'": [("train.precision", "float16")],
     "'valid' or 'same'": [("cnn.padding", "full")],
+    "'mean' or 'channels'": [("cnn.frames", "last")],
+    "'flatten' or 'average'": [("cnn.head", "max"), ("hybrid.head", "dense")],
+    "'lstm', 'gru' or 'rnn'": [("lstm.cell", "elman"), ("hybrid.cell", None)],
+    "'rows', 'columns' or 'both'": [("lstm.read", "diagonals")],
+    "'last' or 'mean'": [("lstm.pool", "max"), ("hybrid.pool", True)],
+    "'rows' or 'convlstm'": [("hybrid.kind", "columns")],
 }  # fmt: skip
 
 
@@ -104,6 +111,7 @@ def test_the_number_of_other_mistakes_is_given(tiny_document):
         ("lstm.units", 64, [64]), ("cnn.filters", 32.0, [32]), ("epochs", 2.0, 2),
         ("train.optimizer", "Adam", "adam"), ("train.schedule", "One-Cycle", "one_cycle"),
         ("dataset", "Fashion-MNIST", "fashion_mnist"), ("cnn.padding", "SAME", "same"),
+        ("dataset", "digit-sequences", "digit_sequences"), ("lstm.cell", "GRU", "gru"),
         ("cnn.dropout", 0, 0.0),
     ],
 )  # fmt: skip

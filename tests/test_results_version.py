@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from stages.common.arrays import Arrays
-from stages.common.params import parse_params, read_yaml
+from stages.common.params import parse_params, read_yaml, with_added
 from stages.datasets.published import REMOTES, cache_folder
 from stages.training import loop
 from stages.training.session import processor, train_model
@@ -76,7 +76,7 @@ def losses(recipe: str) -> list[float]:
     if "sgd" in recipe:
         changes["lstm"] = PARAMS["lstm"] | {"learning_rate": 0.5}
     data = generated(1250, seed=1), generated(250, seed=2)
-    training = train_model(name, parse_params(PARAMS | changes), *data, 4)
+    training = train_model(name, parse_params(with_added(PARAMS | changes)), *data, 4)
     return [loss for row in training.history for loss in (row["loss"], row["val_loss"])]
 
 
@@ -89,15 +89,14 @@ def test_20_steps_give_the_recorded_losses(recipe, monkeypatch):
 
 RETRAIN = """
 import json, sys
-from stages.common.params import load_params
+from stages.common.params import parse_params, with_added
 from stages.datasets.catalog import load_dataset
 from stages.datasets.splits import manifest, split
 from studies.engine.trial import make_job, run_trial
 recorded = json.load(open(sys.argv[1]))
-params, model = recorded["job"]["params"], recorded["job"]["model"]
-dataset = load_dataset(params["dataset"])
-prepare = load_params().prepare.model_copy(update=params["prepare"])
-params["prepare"] = prepare.model_dump()  # recorded before some of its keys existed
+params, model = with_added(recorded["job"]["params"]), recorded["job"]["model"]
+dataset = load_dataset(params["dataset"], parse_params(params).prepare)
+prepare = parse_params(params).prepare
 parts = split(dataset, prepare)
 if "accuracy" not in recorded["result"]:
     del parts["test"]  # a search's trial

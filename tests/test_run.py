@@ -14,7 +14,7 @@ from conftest import CLOSED_PORT, ROOT, Project
 from stages.common.cli import StageError
 from stages.common.params import DATASETS, parse_params
 from tools.recipe import recipe
-from tools.run import copy_project, parameters
+from tools.run_dataset import copy_project, parameters
 
 TINY_RUN = ("-S", "epochs=2", "-S", "train.batch_size=128")
 
@@ -45,13 +45,13 @@ def test_a_run_ends_with_the_answer_and_leaves_the_project_as_it_was(ran):
 
 def test_the_next_commands_use_the_committed_settings(ran):
     assert stages_run(ran.dvc("repro", "--dry")) == []
-    params = ran.module("tools.run", "digits", "-S", "epochs=2").stdout
+    params = ran.module("tools.run_dataset", "digits", "-S", "epochs=2").stdout
     assert stages_run(params) == []  # nothing to do, but the answer is printed again
     assert "**digits**: " in params
 
 
 def test_a_changed_setting_reruns_only_its_stages(ran):
-    done = ran.module("tools.run", "digits", "-S", "epochs=2", "-S", "lstm.units=9")
+    done = ran.module("tools.run_dataset", "digits", "-S", "epochs=2", "-S", "lstm.units=9")
     assert stages_run(done.stdout) == ["train_lstm", "evaluate", "report"]
 
 
@@ -60,7 +60,7 @@ def test_it_runs_in_an_unpacked_zip_without_git_on_a_users_file(project, make_np
     shutil.move(make_npz(side=(28, 28)), project.path("data/raw/my.npz"))
     empty = project.path("bin")
     empty.mkdir()
-    done = project.module("tools.run", "data/raw/my.npz", *TINY_RUN, PATH=str(empty))
+    done = project.module("tools.run_dataset", "data/raw/my.npz", *TINY_RUN, PATH=str(empty))
     assert len(stages_run(done.stdout)) == 6
     assert project.path("runs/my/plots/report.html").exists()
     assert not project.path("metrics").exists()
@@ -68,7 +68,7 @@ def test_it_runs_in_an_unpacked_zip_without_git_on_a_users_file(project, make_np
 
 
 def test_a_failed_run_ends_with_the_stages_own_line(project):
-    done = project.module("tools.run", "mnist", status=None, https_proxy=CLOSED_PORT)
+    done = project.module("tools.run_dataset", "mnist", status=None, https_proxy=CLOSED_PORT)
     assert done.returncode != 0
     assert "cannot download" in done.stderr
     assert "Traceback" not in done.stderr

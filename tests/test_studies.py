@@ -9,7 +9,14 @@ import pytest
 from conftest import ROOT
 
 from stages.common.overrides import flatten, with_overrides
-from stages.common.params import Prepare, Train, model_names, parse_params, read_yaml
+from stages.common.params import (
+    Prepare,
+    Train,
+    model_names,
+    parse_params,
+    read_yaml,
+    with_added,
+)
 from stages.reporting.targets import PUBLISHED, TARGETS, Published, read_entries
 from studies.engine import driver
 from studies.engine.grid import Study, read_study, trials
@@ -52,7 +59,7 @@ def recorded() -> dict[str, dict[str, Any]]:
     for path in (FOLDER / "trials").glob("*.json"):
         trial = json.loads(path.read_text(encoding="utf-8"))
         evaluate = "test" if "accuracy" in trial["result"] else "val"
-        found[place(trial["job"]["params"], trial["job"]["model"], evaluate)] = trial
+        found[place(with_added(trial["job"]["params"]), trial["job"]["model"], evaluate)] = trial
     return found
 
 

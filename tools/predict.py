@@ -44,6 +44,10 @@ def main() -> None:
         enter_run(arguments.run)
 
     manifest = read_manifest()
+    if len(manifest["image_shape"]) != 3:
+        raise StageError(
+            f"this tool classifies single pictures, but {manifest['dataset']} has sequences of them"
+        )
     check_data(arguments.model)
     background = border_level(read_split("train").x[:SAMPLE])
     inputs, steps = [], []

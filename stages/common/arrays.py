@@ -20,7 +20,8 @@ PREPARED = Path("data/prepared")
 class Arrays:
     """Images `x`, uint8 (n, height, width, channels), and labels `y` (n,) of one part of the data.
 
-    `x` may be memory-mapped: its pages are read from the file when they are needed.
+    Sequences have a time axis: (n, time, height, width, channels). `x` may be memory-mapped:
+    its pages are read from the file when they are needed.
     """
 
     x: np.ndarray

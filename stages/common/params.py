@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,10 +27,26 @@ from ruamel.yaml import YAML
 from stages.common.cli import StageError, one_line
 
 PARAMS_FILE = Path("params.yaml")
-DATASETS = ("mnist", "fashion_mnist", "digits")
+DATASETS = ("mnist", "fashion_mnist", "digits", "digit_sequences")
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 ENSEMBLE = "ensemble"  # the mean of the models' probabilities; reported next to the models
 MAX_SIZE = 2**16  # bytes of a YAML file; the committed params.yaml has 4,300
+# Parameters that were added after trials had been recorded, with the values that train as before.
+ADDED = {
+    "prepare": {
+        "test_fraction": 0.2,
+        "train_images": 0,
+        "image_size": 0,
+        "transpose": False,
+        "channels": "auto",
+        "white": 0,
+        "label_column": "auto",
+        "skip_damaged": False,
+    },
+    "cnn": {"frames": "mean", "head": "flatten"},
+    "lstm": {"cell": "lstm", "read": "rows", "pool": "last"},
+    "hybrid": {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
+}
 UNDO = "fix it, or undo all changes of the file with `git checkout params.yaml`"
 
 
@@ -129,13 +146,16 @@ class Convolutional(Section):
     padding: Annotated[Literal["valid", "same"], Name]
     batch_norm: Flag
     batch_norm_momentum: Inside
+    head: Annotated[Literal["flatten", "average"], Name]
 
 
 class Recurrent(Section):
-    """Keys of the LSTM layers."""
+    """Keys of the recurrent layers."""
 
+    cell: Annotated[Literal["lstm", "gru", "rnn"], Name]
     units: Counts
     bidirectional: Flag
+    pool: Annotated[Literal["last", "mean"], Name]
 
 
 class Params(Section):
@@ -230,6 +250,18 @@ def _shortened(value: Any) -> str:
         return reprlib.repr(value)
     except ValueError:  # Python refuses to print numbers with thousands of digits
         return "a number too long to show"
+
+
+def with_added(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded parameters with those that were added later, if they lack them."""
+    sections = {name: added | recorded[name] for name, added in ADDED.items() if name in recorded}
+    return {**recorded, **sections}
+
+
+def without_added(section: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section of the parameters without those of `ADDED` that have the value there."""
+    added = ADDED.get(section, {}).items()
+    return {key: value for key, value in params[section].items() if (key, value) not in added}
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -15,7 +15,7 @@ PARTS = ("train", "val", "test")
 class Dataset:
     """A training set, with a validation and a test set if the source has them.
 
-    Images `x` are uint8 (n, height, width, channels); sequences have an axis of time after n.
+    Images `x` are uint8 (n, height, width, channels), sequences (n, time, height, width, channels).
     Labels `y` are int32 (n,), from 0. `notes` says, line by line, how a user's own data were read.
     """
 

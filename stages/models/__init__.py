@@ -13,22 +13,20 @@ if TYPE_CHECKING:
     from stages.common.params import Model
 
 
-def build(
-    name: str, input_shape: tuple[int, int, int], num_classes: int, section: Model
-) -> keras.Sequential:
+def build(name: str, input_shape: tuple[int, ...], num_classes: int, section: Model) -> keras.Model:
     """Build the untrained model `name` with the function `build` of `stages/models/NAME.py`.
 
     Parameters
     ----------
     input_shape
-        Height, width and channels of the images.
+        Height, width and channels of the images; for sequences, the number of frames first.
     section
         The model's section of `params.yaml`.
 
     Returns
     -------
-    keras.Sequential
-        Maps pixels in 0..255, (n, height, width, channels), to class probabilities, float32
+    keras.Model
+        Maps pixels in 0..255, (n, *input_shape), to class probabilities, float32
         (n, num_classes).
 
     Raises

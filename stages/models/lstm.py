@@ -1,10 +1,14 @@
-"""LSTM: reads the image from top to bottom, one row of pixels per time step."""
+"""LSTM: reads the image from top to bottom, one row of pixels per time step.
+
+`read: columns` reads it from left to right, `both` in two branches. Of a sequence, each time step
+is one frame. `cell` replaces the LSTM by a GRU or a simple RNN.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from stages.common.params import Model, Recurrent
+from stages.common.params import Model, Name, Recurrent
 
 if TYPE_CHECKING:
     import keras
@@ -13,17 +17,20 @@ if TYPE_CHECKING:
 class Section(Recurrent, Model):
     """The section `lstm` of `params.yaml`."""
 
+    read: Annotated[Literal["rows", "columns", "both"], Name]
 
-def build(input_shape: tuple[int, int, int], num_classes: int, p: Section) -> keras.Sequential:
+
+def build(input_shape: tuple[int, ...], num_classes: int, p: Section) -> keras.Model:
     """Build the LSTM; see `stages.models.build`."""
     from keras import layers
 
     from stages.models.shared import blocks
 
-    height, width, channels = input_shape
-    return blocks.sequential("lstm", input_shape, [
-        layers.Reshape((height, width * channels)),
-        *blocks.lstm_layers(p),
+    orders = ("rows", "columns") if p.read == "both" else (p.read,)
+    branches = [
+        [*blocks.pixels(input_shape, order), *blocks.recurrent_layers(p)] for order in orders
+    ]
+    return blocks.branched("lstm", input_shape, branches, [
         layers.Dropout(p.dropout),
         *blocks.hidden_layer(p),
         blocks.output_layer(num_classes),

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.common.cli import StageError
 from stages.common.files import read_json
-from stages.common.params import Count, Section, read_yaml
+from stages.common.params import Count, Section, read_yaml, without_added
 from stages.reporting.sentences import percent
 
 PUBLISHED = Path("studies/published.yaml")
@@ -87,7 +87,8 @@ def missed_target(dataset: str, model: str, epochs: int, accuracy: float) -> flo
 def settings_digest(model: str, params: Mapping[str, Any]) -> str:
     """Return a digest of the parameters that determine a model's accuracy, except for the seed."""
     train = {key: value for key, value in params["train"].items() if key != "threads"}
-    kept = [train, *(params[key] for key in ("dataset", "prepare", "epochs", model))]
+    sections = [without_added(name, params) for name in ("prepare", model)]
+    kept = [train, params["dataset"], sections[0], params["epochs"], sections[1]]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -35,7 +35,7 @@ class Epoch(keras.utils.PyDataset):
         inputs = {"image": self.data.x[chosen]}
         if augments(self.section):
             random = np.random.default_rng((self.seed, self.epoch, step))
-            height, width = inputs["image"].shape[1:3]
+            height, width = inputs["image"].shape[-3:-1]
             inputs["transform"] = transforms(random, len(chosen), (height, width), self.section)
         if step % RELEASE == RELEASE - 1 or step == len(self) - 1:
             self.data.release()

@@ -36,7 +36,7 @@ class TrainingGraph(keras.Model):
 
     def __init__(
         self,
-        model: keras.Sequential,
+        model: keras.Model,
         section: Model,
         batch_parts: int,
         border: Sequence[int] = (0,),
@@ -51,15 +51,22 @@ class TrainingGraph(keras.Model):
     def call(self, inputs: dict, training: bool = False):
         x = inputs["image"]
         if training and "transform" in inputs:
-            x = moved(
-                ops.cast(x, "float32") if self.between_pixels else x,
-                inputs["transform"],
-                interpolation="bilinear" if self.between_pixels else "nearest",
-                border=self.border,
-            )
+            x = self.transformed(x, inputs["transform"])
         n = ops.shape(x)[0]
         cuts = [n * part // self.batch_parts for part in range(self.batch_parts + 1)]
         return ops.concatenate([self.model(x[a:b], training=training) for a, b in pairwise(cuts)])
+
+    def transformed(self, x, maps):
+        """Return images or sequences moved by affine maps; all frames of a sequence by the same."""
+        *frames, height, width, channels = x.shape[1:]
+        images = ops.reshape(x, (-1, height, width, channels)) if frames else x
+        shown = moved(
+            ops.cast(images, "float32") if self.between_pixels else images,
+            ops.repeat(maps, frames[0], axis=0) if frames else maps,
+            interpolation="bilinear" if self.between_pixels else "nearest",
+            border=self.border,
+        )
+        return ops.reshape(shown, ops.shape(x)) if frames else shown
 
 
 def moved(x, maps, interpolation: str, border: Sequence[int]):

@@ -108,7 +108,7 @@ def train_model(
         again, or the training diverges.
     """
     section = params.models[name]
-    height, width = train_data.x.shape[1:3]
+    height, width = train_data.x.shape[-3:-1]
     if section.shift >= min(height, width):
         raise StageError(
             f"params.yaml: {name}.shift is {section.shift} pixels, which moves the whole "

@@ -18,7 +18,7 @@ import numpy as np
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
-from stages.common.params import parse_params
+from stages.common.params import parse_params, without_added
 from stages.training.session import LIBRARIES, train_model
 
 # Part of every trial's key. Raise it when a change of the code changes training results on purpose:
@@ -49,11 +49,14 @@ def trial_key(
     """Return the key of a trial: the SHA-256 of its parameters, data and `RESULTS_VERSION`.
 
     Sections of other models do not count, nor do `dataset` and `prepare`: the data count by the
-    digests in their `manifest`. `evaluate` is the part that is scored, ``test`` or ``val``.
+    digests in their `manifest`. `evaluate` is the part that is scored, ``test`` or ``val``. A
+    parameter in `ADDED` counts only if its value differs from the one there, so that earlier trials
+    keep their keys.
     """
+    section = without_added(model, params)
     facts = {
         "results_version": RESULTS_VERSION,
-        "params": {key: params[key] for key in ("epochs", "seed", "train", model)},
+        "params": {key: params[key] for key in ("epochs", "seed", "train")} | {model: section},
         "model": model,
         "data": {
             "image_shape": manifest["image_shape"],

@@ -1,7 +1,10 @@
-"""Compute class probabilities, accuracy and loss of a trained model."""
+"""Compute class probabilities, accuracy and loss of a trained model, and time it."""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
 EPSILON = 1e-7  # keras.config.epsilon(), without importing Keras
+TIMED_CALLS = {1: 15, 256: 3}  # images per call: number of calls, of which the median counts
 PREDICTION_BATCH = 250  # images per step
 
 
@@ -29,6 +33,23 @@ def predict(model: keras.Model, x: np.ndarray, workers: int = 1) -> np.ndarray:
     first = [probabilities(start) for start in starts[:1]]  # builds the graph in one thread
     with ThreadPoolExecutor(workers) as pool:
         return np.concatenate(first + list(pool.map(probabilities, starts[1:])))
+
+
+def inference_seconds(
+    predict_on_batch: Callable[[np.ndarray], np.ndarray], x: np.ndarray
+) -> dict[str, float]:
+    """Return the median seconds per image in batches of 1 and 256, after one warm-up call."""
+    seconds = {}
+    for batch, calls in TIMED_CALLS.items():
+        images = np.resize(x[:batch], (batch, *x.shape[1:]))  # repeats images if there are fewer
+        predict_on_batch(images)
+        taken = []
+        for _ in range(calls):
+            started = time.perf_counter()
+            predict_on_batch(images)
+            taken.append(time.perf_counter() - started)
+        seconds[f"batch_{batch}"] = statistics.median(taken) / batch
+    return seconds
 
 
 def score(model: keras.Model, data: Arrays, workers: int = 1) -> dict[str, float]:

@@ -18,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, "metadata.json", WEIGHTS}
@@ -28,10 +29,12 @@ MAX_OUTPUT = 2**24  # values of one layer for one image
 MAX_ITEMS = 10_000  # groups and arrays among the weights
 WEIGHT_SIZE = 4  # bytes, float32
 LAYERS = {
-    "Activation", "AveragePooling2D", "BatchNormalization", "Bidirectional", "Conv1D", "Conv2D",
-    "Dense", "DepthwiseConv2D", "Dropout", "Flatten", "GRU", "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D", "InputLayer", "LSTM", "LayerNormalization", "MaxPooling2D", "Permute",
-    "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "SimpleRNN", "SpatialDropout2D",
+    "Activation", "AveragePooling2D", "AveragePooling3D", "BatchNormalization", "Bidirectional",
+    "Concatenate", "Conv1D", "Conv2D", "Conv3D", "ConvLSTM1D", "ConvLSTM2D", "Dense",
+    "DepthwiseConv2D", "Dropout", "Flatten", "GRU", "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "LSTM", "LayerNormalization",
+    "MaxPooling2D", "MaxPooling3D", "Permute", "ReLU", "Rescaling", "Reshape", "SeparableConv2D",
+    "SimpleRNN", "SpatialDropout2D",
 }  # fmt: skip
 INITIALIZERS = {
     "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform",
@@ -39,10 +42,12 @@ INITIALIZERS = {
     "Zeros",
 }  # fmt: skip
 ALLOWED = {
+    None: {"__keras_tensor__"},  # the inputs of a layer in a functional model
     "keras": {"DTypePolicy", "Sequential"},
     "keras.initializers": INITIALIZERS,
     "keras.layers": LAYERS,
     "keras.regularizers": {"L1", "L1L2", "L2"},
+    "keras.src.models.functional": {"Functional"},
 }
 
 
@@ -133,9 +138,9 @@ def check_model(model: keras.Model) -> None:
 
 
 def check_shapes(model: keras.Model, most: int) -> None:
-    """Refuse a model that is not Sequential or too large: `most` bytes of weights are allowed."""
-    if not isinstance(model, keras.Sequential) or not model.built:
-        raise ValueError("it is not a Sequential model with a known input")
+    """Refuse an unusual or too large model: `most` bytes of weights are allowed."""
+    if not isinstance(model, keras.Sequential | Functional) or not model.built:
+        raise ValueError("it is not a Sequential or functional model with a known input")
     for layer in model.layers:
         if math.prod(layer.output.shape[1:]) > MAX_OUTPUT:
             raise ValueError(f"{layer.name} returns more than {MAX_OUTPUT} values per image")

@@ -1,7 +1,7 @@
 """Run the whole pipeline on a dataset in a folder of its own, and print the result.
 
-    python -m tools.run digits
-    python -m tools.run fashion_mnist -S epochs=30 -S seed=3
+    python -m tools.run_dataset digits
+    python -m tools.run_dataset fashion_mnist -S epochs=30 -S seed=3
 
 Copies the code to `runs/NAME/` and runs `dvc repro` there. The project's own parameters, results
 and data stay as they are. Works without git. The parameters are those of `params.yaml`, changed by
