@@ -15,7 +15,7 @@ from stages.common.overrides import flatten, with_overrides
 from stages.common.params import parse_params, read_yaml
 from stages.datasets.catalog import load_dataset
 from stages.datasets.labelled_images import Dataset
-from stages.datasets.own_data import load_npz
+from stages.datasets.own_data import load_own
 from stages.models import build
 from stages.training.augmentation import transforms
 from stages.training.loop import TrainingGraph
@@ -101,11 +101,11 @@ def test_the_digits_are_at_many_positions(generated):
 # --- arrays with a time axis --------------------------------------------------------------
 
 
-def test_own_data_may_have_a_time_axis(make_npz):
-    dataset = load_npz(make_npz(side=(4, 8, 9, 3)))
-    assert dataset.x_train.shape == (60, 4, 8, 9, 3)
-    with pytest.raises(StageError, match=r"\(sequences, time, height, width, 1 or 3\)"):
-        load_npz(make_npz(side=(4, 8, 9, 2)))
+def test_own_data_may_have_a_time_axis(make_npz, make_params):
+    dataset = load_own(make_npz(side=(4, 8, 9, 3)), make_params().prepare)
+    assert dataset.x_train.shape[1:] == (4, 8, 9, 3)
+    with pytest.raises(StageError, match="x_train"):
+        load_own(make_npz(side=(4, 8, 9, 2)), make_params().prepare)
 
 
 @pytest.mark.usefixtures("backend")
