@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import names, tiny_arrays
+from conftest import tiny_arrays
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
@@ -17,7 +19,7 @@ from stages.models import build
 from stages.training import loop
 from stages.training.augmentation import border_level, transforms
 from stages.training.batches import Epoch
-from stages.training.loop import TrainingGraph
+from stages.training.loop import TrainingGraph, check_convergence
 from stages.training.optimizer import learning_rate, make_optimizer, smoothed_cross_entropy
 from stages.training.session import Training, train_model
 
@@ -319,4 +321,16 @@ def test_a_diverging_training_stops_without_a_checkpoint(train, tmp_path, monkey
         rf"lstm: training diverges\. The loss is {loss}.* after epoch \d.*, at learning rate 1e.*"
     )
     assert re.fullmatch(rf"{said} Try a smaller lstm\.learning_rate, or .*", str(refusal.value))
-    assert names(tmp_path) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops"),
+    [((99,), False), ((99, 1, 99), False), ((1, 99, 99), True), ((1, math.nan), True)],
+)
+def test_one_epoch_with_a_high_loss_does_not_stop_a_training(backend, losses, stops):
+    model = backend.Sequential([backend.Input((2,)), backend.layers.Dense(3)], name="m")
+    rows = [{"epoch": i, "loss": loss, "val_loss": 1.0, "learning_rate": 0.1}
+            for i, loss in enumerate(losses, 1)]  # fmt: skip
+    with pytest.raises(StageError, match="m: training diverges") if stops else nullcontext():
+        check_convergence(rows, [np.ones(3)], model)

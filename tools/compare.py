@@ -19,10 +19,10 @@ from typing import Any
 import pandas as pd
 
 from stages.common.cli import StageError, run
+from stages.common.git import git
 from stages.common.overrides import flatten, override_text
 from stages.common.params import ENSEMBLE
 from stages.reporting.table import RESULTS
-from tools.git import git
 
 WIDTH = 120  # characters of a line
 MIN_CHANGED = 12  # characters of the column of changed parameters

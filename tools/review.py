@@ -21,6 +21,7 @@ from scipy import stats
 
 from stages.common.cli import StageError, one_line, run
 from stages.common.files import read_csv, read_json, write_bytes, write_text
+from stages.common.git import git
 from stages.common.overrides import flatten
 from stages.common.params import load_params, parse_params, read_yaml
 from stages.evaluation import CONFIDENCE, SIGNIFICANT
@@ -29,7 +30,6 @@ from stages.reporting import figures as drawing
 from stages.reporting.sentences import p_text
 from stages.reporting.targets import against_study, is_low, study_of
 from stages.reporting.templating import render
-from tools.git import git
 
 OUT = Path("review")
 TEMPLATE = Path(__file__).parent / "templates/review.md.jinja"

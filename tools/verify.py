@@ -29,9 +29,9 @@ from ruamel.yaml import YAML, YAMLError
 
 from stages.common.cli import INTERRUPTED, StageError, one_line, run
 from stages.common.files import read_csv, read_json
+from stages.common.git import git
 from stages.common.overrides import with_overrides
 from stages.common.params import PARAMS_FILE, parse_params, read_yaml
-from tools.git import git
 
 # Outputs that hold or quote seconds, so they differ from run to run; results.csv only in part.
 TIMED = ("data/timing", "plots/figures", "plots/report.html", "plots/report.md")

@@ -287,6 +287,11 @@ def read_yaml(path: Path, hint: str = "") -> Any:
             content = file.read(MAX_SIZE + 1)
     except FileNotFoundError:
         raise StageError(f"{path} is missing{hint and f'; {hint}'}") from None
+    return parse_yaml(content, path)
+
+
+def parse_yaml(content: bytes, path: Path) -> Any:
+    """Return the value in the content of a YAML file; `path` is its name in messages."""
     if len(content) > MAX_SIZE:
         raise StageError(f"{path} is larger than {MAX_SIZE // 1024} KiB, too large for settings")
     try:

@@ -22,7 +22,7 @@ from stages.training.optimizer import make_optimizer, smoothed_cross_entropy
 from stages.training.runtime import feed
 
 STEPS_PER_EXECUTION = 32  # steps that the backend runs without returning to Python
-DIVERGED = 3  # abort if an epoch's mean loss exceeds this many times ln(classes), uniform guessing
+DIVERGED = 3  # times ln(classes), the loss of uniform guessing: a higher loss is very high
 
 
 class TrainingGraph(keras.Model):
@@ -113,7 +113,8 @@ def fit(
     Raises
     ------
     StageError
-        The loss is not finite, or is far above the loss of uniform guessing.
+        A loss or weight is not finite, or the loss was far above that of uniform guessing in two
+        epochs in a row.
     """
     steps = math.ceil(len(train_data.y) / train.batch_size)
     graph = TrainingGraph(model, section, batch_parts, border_level(train_data.x))
@@ -151,8 +152,8 @@ def fit(
             "seconds": time.perf_counter() - started,
         }
         values = [ops.convert_to_numpy(variable) for variable in state(graph)]
-        check_convergence(row, values, model)
         rows.append(row)
+        check_convergence(rows, values, model)
         if train.early_stopping and best_epoch(rows) == row["epoch"]:
             best_weights = model.get_weights()
         if keep:
@@ -185,14 +186,19 @@ def out_of_patience(rows: list[dict[str, float]], patience: int) -> bool:
 
 
 def check_convergence(
-    row: dict[str, float], values: list[np.ndarray], model: keras.Sequential
+    rows: list[dict[str, float]], values: list[np.ndarray], model: keras.Model
 ) -> None:
-    """Raise StageError if the training diverges: a value is not finite, or the loss is very high.
+    """Raise StageError if the training diverges.
 
-    The loss can be finite although weights are not: ReLU may map NaN to zero.
+    That is: a loss or weight is not finite, or the loss was very high in the last two epochs. The
+    loss can be finite although weights are not: ReLU may map NaN to zero. One epoch with a high
+    loss, for example the first one, may be followed by better ones.
     """
+    row = rows[-1]
     finite = all(np.isfinite(value).all() for value in (row["loss"], row["val_loss"], *values))
-    if finite and row["loss"] <= DIVERGED * math.log(max(2, model.output_shape[-1])):
+    limit = DIVERGED * math.log(max(2, model.output_shape[-1]))
+    high = [past["loss"] > limit for past in rows[-2:]]
+    if finite and high != [True, True]:
         return
     hidden = not finite and np.isfinite(row["loss"])
     weights = " (some weights are NaN or infinite)" if hidden else ""

@@ -142,21 +142,26 @@ def train_model(
         training.history += done.rows
         on_epoch(training.history)
         log(f"{name}: continuing after epoch {len(done.rows)} of {params.epochs}, from {FOLDER}")
-    for row in fit(
-        model,
-        train_data,
-        val_data,
-        epochs=params.epochs,
-        seed=params.seed,
-        train=params.train,
-        section=section,
-        batch_parts=threads.batch_parts,
-        progress=done,
-        keep=training.checkpoint.save if training.checkpoint else None,
-    ):
-        training.history.append(row)
-        on_epoch(training.history)
-        log(progress_line(name, training.history, params.epochs))
+    try:
+        for row in fit(
+            model,
+            train_data,
+            val_data,
+            epochs=params.epochs,
+            seed=params.seed,
+            train=params.train,
+            section=section,
+            batch_parts=threads.batch_parts,
+            progress=done,
+            keep=training.checkpoint.save if training.checkpoint else None,
+        ):
+            training.history.append(row)
+            on_epoch(training.history)
+            log(progress_line(name, training.history, params.epochs))
+    except StageError:  # it diverges: the last checkpoint is of no use
+        if training.checkpoint:
+            training.checkpoint.remove()
+        raise
     return training
 
 

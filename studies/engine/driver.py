@@ -24,7 +24,8 @@ import numpy as np
 
 from stages.common.cli import StageError
 from stages.common.files import read_json, write_bytes, write_csv, write_json, write_text
-from stages.common.params import PARAMS_FILE, Params, parse_params, read_yaml
+from stages.common.git import GitError, git
+from stages.common.params import PARAMS_FILE, Params, parse_params, parse_yaml, read_yaml
 from stages.datasets.catalog import load_dataset
 from stages.datasets.splits import manifest, split
 from studies.engine.cost import Cost, count_recorded, duration, training_seconds
@@ -53,7 +54,7 @@ def main() -> None:
     only.add_argument("--results", action="store_true", help="only write results; train nothing")
     arguments = parser.parse_args()
     study = read_study(arguments.study)
-    document = read_yaml(PARAMS_FILE)
+    document = committed_params()
     cpus = cores_per_trial(study, arguments.cpus)
     planned = trials(study, document, cpus)
     jobs, arrays = prepare(planned, study.evaluate)
@@ -83,6 +84,17 @@ def main() -> None:
         write_results(name, study, finished, parse_params(document))
     if not arguments.results:
         report_missing(jobs, failures)
+
+
+def committed_params() -> Any:
+    """Return `params.yaml` as last committed, or without git as it is.
+
+    An experiment that changed the file then changes no study.
+    """
+    try:
+        return parse_yaml(git("show", f"HEAD:./{PARAMS_FILE}").encode(), PARAMS_FILE)
+    except GitError:
+        return read_yaml(PARAMS_FILE)
 
 
 def study_name(path: Path) -> str:

@@ -12,22 +12,26 @@ NO_REPOSITORY = (
 )
 
 
+class GitError(StageError):
+    """git is missing, the folder is not in a repository, or a command failed."""
+
+
 def git(*arguments: str) -> str:
     """Return the output of a git command.
 
     Raises
     ------
-    StageError
+    GitError
         git is not installed, this folder is not in a repository, or the command fails.
     """
     command = ["git", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- no shell
     except FileNotFoundError:
-        raise StageError("git is not installed; install it, then run this command again") from None
+        raise GitError("git is not installed; install it, then run this command again") from None
     if "not a git repository" in done.stderr:
-        raise StageError(NO_REPOSITORY)
+        raise GitError(NO_REPOSITORY)
     if done.returncode:
         complaint = one_line(done.stderr) if done.stderr.strip() else "no output"
-        raise StageError(f"git {' '.join(arguments)}: {complaint}")
+        raise GitError(f"git {' '.join(arguments)}: {complaint}")
     return done.stdout
