@@ -19,7 +19,12 @@ THREADS = {"intra_op": 2, "inter_op": 2, "batch_parts": 1}
 
 
 def build_tree(
-    models: Sequence[str], class_names: Sequence[str], epochs: int, n: int = 400, wrong: float = 0.1
+    models: Sequence[str],
+    class_names: Sequence[str],
+    epochs: int,
+    n: int = 400,
+    wrong: float = 0.1,
+    shape: tuple[int, ...] = (12, 9, 1),
 ) -> None:
     """Write what `report` reads into the working directory.
 
@@ -28,12 +33,12 @@ def build_tree(
     """
     random = np.random.default_rng(3)
     y = np.arange(n, dtype=np.int32) % len(class_names)
-    write_array(Path("data/prepared/x_test.npy"), random.integers(0, 256, (n, 12, 9, 1), np.uint8))
+    write_array(Path("data/prepared/x_test.npy"), random.integers(0, 256, (n, *shape), np.uint8))
     write_array(Path("data/prepared/y_test.npy"), y)
     counts = {"images": n, "per_class": np.bincount(y).tolist(), "x_sha256": "a", "y_sha256": "b"}
-    manifest = {"dataset": "mnist", "image_shape": [12, 9, 1], "class_names": list(class_names)}
+    manifest = {"dataset": "mnist", "image_shape": list(shape), "class_names": list(class_names)}
     manifest |= {"notes": ["labels 1–10 became classes 0–9"], "checks": {"messages": []}}
-    sheet = random.integers(0, 256, (min(30, len(class_names)), 12, 12, 9, 1), np.uint8)
+    sheet = random.integers(0, 256, (min(30, len(class_names)), 12, *shape), np.uint8)
     write_array(Path("data/prepared/contact_sheet.npy"), sheet)
     splits = dict.fromkeys(("train", "val", "test"), counts)
     write_json(Path("data/prepared/manifest.json"), manifest | {"splits": splits})

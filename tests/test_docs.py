@@ -27,7 +27,8 @@ TEXT = {
     for folder in FOLDERS
     for path in sorted((ROOT / folder).glob("*.md"))
 }
-GENERATED = ("data/", "review/", "plots/report.", "plots/figures/", "pictures/", "datasets/")
+GENERATED = ("data/", "review/", "plots/report.", "plots/figures/", "pictures/", "datasets/",
+             "runs/", "studies/results/NAME.html")  # fmt: skip
 PLACEHOLDER = re.compile(r"MODEL|NAME|STUDY|KEY|\bX\b|Y(?=\.py)")
 # The start of a command: why it does not run here.
 SKIPPED = {

@@ -6,13 +6,15 @@ import csv
 import html
 import json
 import re
+from base64 import b64decode
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from report_data import VERSIONS, build_tree
 
 from stages import report
@@ -207,6 +209,16 @@ def test_without_mistakes_it_says_so():
     assert "No mistakes to show." in text
     assert "The test set has no image 4" in text
     assert "The CNN, the LSTM and the hybrid share the highest test accuracy, 100.00" in text
+
+
+def test_sequences_are_film_strips():
+    build_tree(MODELS[:3], "abc", epochs=2, shape=(6, 12, 9, 1))
+    report.main()
+    pictures = re.findall(
+        r'alt="(\w+) images?[^"]*" src="data:image/png;base64,([^"]+)"', Page().text
+    )
+    sizes = {kind: Image.open(BytesIO(b64decode(data))).size for kind, data in pictures}
+    assert sizes == {"Training": (2 * 6 * 9, 12), "Test": (6 * 9, 12)}  # the sheet has two of them
 
 
 # --- form ---------------------------------------------------------------------------------
