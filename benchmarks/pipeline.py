@@ -37,7 +37,7 @@ started = time.perf_counter()
 evaluate.main()
 print(json.dumps({"seconds": time.perf_counter() - started}))
 """
-FIGURES = {  # the largest allowed median
+FIGURES = {  # the largest allowed median, in seconds or bytes as the name says
     "added_seconds": 30,  # `dvc repro` from nothing, without the seconds of training
     "nothing_to_do_seconds": 2.5,
     "evaluate_seconds": 3,  # three models and 10,000 images, without imports
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def one_round(folder: Path, params: dict[str, Any]) -> dict[str, float]:
-    """Return the figures of a fresh clone in `folder`."""
+    """Clone into `folder`, run the pipeline there, and return `FIGURES` (seconds and bytes)."""
     clone(folder, params)
     started = time.perf_counter()
     reproduce(folder)
@@ -95,7 +95,7 @@ def report_seconds(folder: Path) -> float:
 
 
 def summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Return median and range of each figure, and its value in each round."""
+    """Return each figure's median and range, and its value per round, in its own unit."""
     found = {}
     for name in FIGURES:
         values = [round(figures[name], 2) for figures in rounds]

@@ -24,7 +24,7 @@ PAIRS = {
 # Each layer may import itself and the layers after it.
 LAYERS = {
     "benchmarks": ("benchmarks", "tools", "studies", "stage scripts", "packages", "common"),
-    "tools": ("tools", "stage scripts", "packages", "common"),
+    "tools": ("tools", "studies", "stage scripts", "packages", "common"),
     "studies": ("studies", "stage scripts", "packages", "common"),
     "stage scripts": ("packages", "common"),
     "packages": ("packages", "common"),

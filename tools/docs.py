@@ -25,6 +25,7 @@ from stages.common.params import read_yaml
 from stages.evaluation import SIGNIFICANT
 from stages.reporting.sentences import in_percent, joined, p_text, percent, points
 from stages.reporting.targets import missed_target
+from studies.engine.summary import Cell, compared
 
 PAGES = ("README.md", "docs/*.md", "studies/*.md", "benchmarks/*.md")
 BLOCK = re.compile(r"(<!-- BEGIN (\S+) -->\n)(.*?)(<!-- END \2 -->)", re.DOTALL)
@@ -39,8 +40,6 @@ AROUND = {  # figures of benchmarks/pipeline.json: label, factor, unit
     "report_seconds": ("`report` with its imports", 1, "s"),
     "peak_memory_bytes": ("peak memory of a training stage", 1e-9, "GB"),
 }
-
-Cell = Mapping[str, Any]  # one configuration of a study, with its figures over the seeds
 
 
 def main() -> None:
@@ -107,16 +106,6 @@ def comparison() -> dict[tuple[str, int], dict[str, Cell]]:
     return rows
 
 
-def compared(one: Cell, other: Cell, key: str) -> tuple[float, list[float], float]:
-    """Return difference, interval and p of two configurations that differ in `key` only."""
-    for a, b, sign in ((one, other, 1), (other, one, -1)):
-        for entry in a["against"]:
-            if (entry["key"], entry["value"]) == (key, b[key]):
-                ends = sorted(sign * end for end in entry["interval"])
-                return sign * entry["difference"], ends, entry["p_holm"]
-    raise StageError("studies/results/comparison.json lacks a comparison; run `make study`")
-
-
 def results() -> str:
     """Return the mean accuracies: one row per dataset and epochs, one column per model."""
     rows = [[NAMES[data], epochs, *map(mean, row.values())]
@@ -154,9 +143,8 @@ def differences() -> str:
     rows = []
     for (data, epochs), row in comparison().items():
         cnn, lstm, hybrid = row.values()
-        pairs = [(hybrid, cnn, "model"), (cnn, lstm, "model"), (hybrid, lstm, "model")]
         shown = []
-        for pair in pairs:
+        for pair in ((hybrid, cnn), (cnn, lstm), (hybrid, lstm)):
             value, (low, high), p = compared(*pair)
             bold = "**" if p < SIGNIFICANT else ""
             shown.append(
@@ -170,16 +158,16 @@ def findings() -> str:
     """Return the conclusions of the comparison as sentences."""
     rows, apart, gaps, significant, gains = comparison(), [], {}, 0, []
     for (data, epochs), row in rows.items():
-        value, _, p = compared(row["cnn"], row["hybrid"], "model")
+        value, _, p = compared(row["cnn"], row["hybrid"])
         if p < SIGNIFICANT:
             apart.append(f"{NAMES[data]} after {epochs} epochs: CNN {points(value)} points")
         best = max(row.values(), key=lambda cell: cell["accuracy_mean"])
         if best["model"] != "lstm":
-            value, _, p = compared(best, row["lstm"], "model")
+            value, _, p = compared(best, row["lstm"])
             gaps.setdefault(data, []).append(100 * value)
             significant += p < SIGNIFICANT
     for data in gaps:
-        values = [points(compared(rows[data, 30][model], rows[data, 10][model], "epochs")[0])
+        values = [points(compared(rows[data, 30][model], rows[data, 10][model])[0])
                   for model in MODELS]  # fmt: skip
         gains.append(f"by {' / '.join(values)} points on {NAMES[data]}")
     behind = [f"{min(each):.2f} to {max(each):.2f} points on {NAMES[data]}"

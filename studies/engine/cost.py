@@ -37,7 +37,8 @@ class Cost:
         if self.recorded:
             text += (
                 f"; the recorded results of {self.recorded} of them will be replaced, because "
-                "settings have changed (params.yaml, --cpus) or trial files are gone"
+                "settings have changed (the committed params.yaml, --cpus) or files in "
+                "studies/trials are gone"
             )
         return text
 

@@ -18,7 +18,7 @@ from stages.common.overrides import exp_run_command, flatten
 from stages.common.params import Params
 from stages.evaluation import CONFIDENCE
 from stages.evaluation.significance import holm
-from stages.reporting.table import threads_text
+from stages.reporting.table import markdown, threads_text
 from stages.reporting.targets import Published, missed_target, published, settings_digest
 from stages.training.session import LIBRARIES
 from studies.engine.grid import Study, Trial, cell_text, changed_settings, concerns
@@ -241,9 +241,9 @@ def table(study: Study, cells: Sequence[Cell]) -> str:
         figures = [f"{e.model} {100 * e.accuracy:.2f}{'' if e.epochs else '*'}" for e in entries]
         line["reported"] = ", ".join(filter(None, [line["reported"], *figures]))
     rows = [["dataset", *extra, "epochs", *models, "reported"]]
-    rows.append(["---"] * (1 + len(extra)) + ["--:"] * (1 + len(models)) + ["---"])
     rows += [[*place, *line.values()] for place, line in lines.items()]
-    return "".join(
-        f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |\n"
-        for row in (row if test else row[:-1] for row in rows)
+    numeric = [False] * (1 + len(extra)) + [True] * (1 + len(models)) + [False]
+    shown = slice(None if test else -1)  # a search has no reported figures
+    return markdown(
+        [[text.replace("|", "\\|") for text in row[shown]] for row in rows], numeric[shown]
     )
