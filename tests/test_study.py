@@ -188,6 +188,15 @@ def test_all_cores_means_those_of_this_machine(monkeypatch):
         driver.check_cores(driver.cores_per_trial(make_study(), 999))
 
 
+def test_a_study_takes_its_defaults_from_the_last_commit(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    project.set({"train.batch_size": 64})
+    assert driver.committed_params()["train"]["batch_size"] == 64, "without git: the file"
+    project.commit("all")
+    project.set({"train.batch_size": 32})
+    assert driver.committed_params()["train"]["batch_size"] == 64
+
+
 def test_a_search_never_sees_the_test_set(tiny_document):
     sizes = {}
     for evaluate in ("val", "test"):

@@ -121,7 +121,8 @@ def test_a_trials_command_survives_a_change_of_params_yaml(make_results, tiny_do
 def unpadded(text: str) -> list[str]:
     """Return the lines of a table without the spaces and dashes that align its columns."""
     return [
-        re.sub(r" *(?<!\\)\| *", " | ", re.sub("--+", "--", line)).strip() for line in text.splitlines()
+        re.sub(r" *(?<!\\)\| *", " | ", re.sub("--+", "--", line)).strip()
+        for line in text.splitlines()
     ]
 
 

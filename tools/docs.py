@@ -106,6 +106,14 @@ def comparison() -> dict[tuple[str, int], dict[str, Cell]]:
     return rows
 
 
+def paired(one: Cell, other: Cell) -> tuple[float, Any, float]:
+    """Return the paired difference of two cells, its interval and its corrected p-value."""
+    found = compared(one, other)
+    if found is None:
+        raise StageError("studies/results/comparison.json lacks a comparison; run `make study`")
+    return found
+
+
 def results() -> str:
     """Return the mean accuracies: one row per dataset and epochs, one column per model."""
     rows = [[NAMES[data], epochs, *map(mean, row.values())]
@@ -145,7 +153,7 @@ def differences() -> str:
         cnn, lstm, hybrid = row.values()
         shown = []
         for pair in ((hybrid, cnn), (cnn, lstm), (hybrid, lstm)):
-            value, (low, high), p = compared(*pair)
+            value, (low, high), p = paired(*pair)
             bold = "**" if p < SIGNIFICANT else ""
             shown.append(
                 f"{bold}{points(value)}{bold} ({points(low)} to {points(high)}), {p_text(p)}"
@@ -158,16 +166,16 @@ def findings() -> str:
     """Return the conclusions of the comparison as sentences."""
     rows, apart, gaps, significant, gains = comparison(), [], {}, 0, []
     for (data, epochs), row in rows.items():
-        value, _, p = compared(row["cnn"], row["hybrid"])
+        value, _, p = paired(row["cnn"], row["hybrid"])
         if p < SIGNIFICANT:
             apart.append(f"{NAMES[data]} after {epochs} epochs: CNN {points(value)} points")
         best = max(row.values(), key=lambda cell: cell["accuracy_mean"])
         if best["model"] != "lstm":
-            value, _, p = compared(best, row["lstm"])
+            value, _, p = paired(best, row["lstm"])
             gaps.setdefault(data, []).append(100 * value)
             significant += p < SIGNIFICANT
     for data in gaps:
-        values = [points(compared(rows[data, 30][model], rows[data, 10][model])[0])
+        values = [points(paired(rows[data, 30][model], rows[data, 10][model])[0])
                   for model in MODELS]  # fmt: skip
         gains.append(f"by {' / '.join(values)} points on {NAMES[data]}")
     behind = [f"{min(each):.2f} to {max(each):.2f} points on {NAMES[data]}"

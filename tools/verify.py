@@ -1,11 +1,11 @@
 """Check that fresh clones of the last commit reproduce its results.
 
-    python -m tools.verify                      run a clone, compare it with the committed results
-    python -m tools.verify -S dataset=digits    run two clones, compare them with each other
+    python -m tools.verify                      run one clone; compare it with the committed results
+    python -m tools.verify -S dataset=digits    run two clones; compare the second with the first
 
-With settings that differ from the committed parameters there are no committed results, so two
-clones run. Each clone has its own DVC cache and no results, so every figure comes from its own run.
-Exits with status 1 if something differs.
+There are no committed results for other settings than the committed parameters. Then two clones
+run with these settings, and both must give the same results. Each clone has its own DVC cache and
+starts without results, so it trains everything itself. Exits with status 1 if a result differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stages.common.cli import INTERRUPTED, StageError, one_line, run
 from stages.common.files import read_csv, read_json
 from stages.common.git import git
 from stages.common.overrides import with_overrides
-from stages.common.params import PARAMS_FILE, parse_params, read_yaml
+from stages.common.params import PARAMS_FILE, parse_params, parse_yaml, read_yaml
 
 # Outputs that hold or quote seconds, so they differ from run to run; results.csv only in part.
 TIMED = ("data/timing", "plots/figures", "plots/report.html", "plots/report.md")
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder of the clones; existing ones continue")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # show each line at once, also in a log
-    committed = parse_yaml(git("show", f"HEAD:./{PARAMS_FILE}"))
+    committed = parse_yaml(git("show", f"HEAD:./{PARAMS_FILE}").encode(), PARAMS_FILE)
     wanted = changed(committed, arguments.settings)
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="verify-"))).resolve()
     try:
@@ -66,7 +66,7 @@ def main() -> None:
         print(f"interrupted; {resume}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     if not same:
-        sys.exit(f"the clones are in {folder}")
+        sys.exit(f"some results differ; to look at them, see the clones in {folder}")
     if not arguments.folder:
         shutil.rmtree(folder)
 
@@ -77,12 +77,12 @@ def verify(folder: Path, params: dict[str, Any], *, two_runs: bool) -> bool:
         print("Uncommitted changes are not verified.")
     commit = f"{git('rev-parse', '--short', 'HEAD').strip()} on {params['dataset']}"
     if two_runs:
-        print(f"{commit}: two fresh clones against each other")
+        print(f"{commit}: running two fresh clones; both must give the same results")
         first, second = (clone(folder / name, params) for name in ("first", "second"))
         reproduce(first)
         reproduce(second)
         return print_files(fingerprints(first), fingerprints(second))
-    print(f"{commit}: a fresh clone against the committed results")
+    print(f"{commit}: running a fresh clone; it must give the committed results")
     committed, rebuilt = clone(folder / "committed"), clone(folder / "rebuilt", params)
     reproduce(rebuilt)
     return against_committed(committed, rebuilt)
@@ -91,18 +91,13 @@ def verify(folder: Path, params: dict[str, Any], *, two_runs: bool) -> bool:
 # --- running ------------------------------------------------------------------------------
 
 
-def parse_yaml(text: str) -> Any:
-    """Parse text as DVC does (YAML 1.2)."""
-    return YAML(typ="safe", pure=True).load(text)
-
-
 def changed(document: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Return parameters with `key=value` settings, as `dvc exp run -S` would set them."""
     values = {}
     for setting in settings:
         key, _, text = setting.partition("=")
         try:
-            values[key] = parse_yaml(text)
+            values[key] = YAML(typ="safe", pure=True).load(text)
         except (YAMLError, ValueError) as error:
             raise StageError(f"-S {setting}: {one_line(error)}") from None
     wanted = with_overrides(document, values)

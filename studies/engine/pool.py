@@ -56,14 +56,11 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """The state of all jobs: `ended` are the outcomes since the last `Progress`.
+    """How far the jobs of `run_jobs` are, at one moment."""
 
-    Running jobs have their cores.
-    """
-
-    waiting: int
-    running: int
-    ended: list[Outcome]
+    waiting: int  # jobs without cores so far
+    running: int  # jobs with cores
+    ended: list[Outcome]  # of the jobs that ended since the previous `Progress`
 
 
 def has_ray() -> bool:
@@ -130,7 +127,10 @@ def start_ray(address: str, code: str, store_bytes: int) -> None:
         reason = ray_reason(Path(folder, "logs"))
         raise StageError(f"Ray started no worker in {WORKER_START:.0f} s: {reason}") from None
     except ray.exceptions.RayError as error:
-        raise StageError(f"Ray cannot start workers: {error_text(error)}") from None
+        raise StageError(
+            f"Ray runs, but its workers do not start ({error_text(error)}); "
+            "see the logs of its nodes"
+        ) from None
 
 
 def check_reachable(address: str) -> None:
