@@ -102,9 +102,10 @@ def start_ray(address: str, code: str, store_bytes: int) -> None:
     import ray
 
     environment, settings = {"working_dir": code}, {}
-    if not address:
+    if not address or address.startswith(LOOPBACK):  # the nodes have this machine's Python
         # Ray starts workers through a shell, which would split a path at its spaces.
         environment["py_executable"] = shlex.quote(sys.executable)
+    if not address:
         settings = {
             "address": "local",  # a new Ray, even if another study runs one here
             "num_cpus": joblib.cpu_count(),  # respects affinity and container limits
