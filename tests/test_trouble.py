@@ -93,7 +93,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_old_files(clone, words, size
     assert [name for name in changed if "timing" not in name] == []
     assert all(json.loads(after[name]) for name in changed)
     assert set(names(clone.path("data"))) - {"checkpoints"} == {
-        "models", "predictions", "prepared", "timing"
+        "models", "predictions", "prepared", "raw", "timing"
     }  # fmt: skip
     assert not list(clone.path("data").rglob(".*-*"))
 

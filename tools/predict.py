@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--run", metavar="NAME", help="use the models in runs/NAME")
     arguments = parser.parse_args()
-    pictures = {path: read_picture(path) for path in arguments.images}
+    here = Path.cwd()
     if arguments.run:
         enter_run(arguments.run)
 
@@ -51,7 +51,8 @@ def main() -> None:
     check_data(arguments.model)
     background = border_level(read_split("train").x[:SAMPLE])
     inputs, steps = [], []
-    for path, picture in pictures.items():
+    for path in arguments.images:
+        picture = read_picture(here / path if arguments.run else path)
         try:
             x, done = as_input(picture, manifest["image_shape"], manifest["dataset"], background)
         except StageError as error:
