@@ -24,7 +24,7 @@ SETTINGS = $(if $(EPOCHS),-S epochs=$(EPOCHS)) $(if $(SEED),-S seed=$(SEED))
 
 # Even with `make -j`, only one installation writes to .venv at a time.
 .NOTPARALLEL:
-.PHONY: help run test test-all lint report compare review verify study bench audit docs lock clean
+.PHONY: help run test test-all lint report compare review verify study search bench audit docs lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ verify: $(VENV)/installed  ## rerun DATASET in fresh clones and compare the resu
 study: export STUDY := $(STUDY)
 study: $(VENV)/installed $(VENV)/installed-studies  ## run the missing trials of studies/STUDY.yaml (comparison), on RAY_ADDRESS if set
 	@python -m studies.engine "studies/$$STUDY.yaml" $(if $(YES),--yes)
+
+search: export DATASET := $(DATASET)
+search: $(VENV)/installed $(VENV)/installed-studies  ## search the recipes of DATASET (mnist, fashion_mnist) on validation images
+	@python -m studies.engine.search "$$DATASET" $(if $(YES),--yes)
 
 bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed next to plain Keras and PyTorch (about an hour)
 	@dvc repro -q prepare

@@ -20,9 +20,10 @@ from stages.common.params import (
 from stages.reporting.targets import PUBLISHED, TARGETS, Published, read_entries
 from studies.engine import driver
 from studies.engine.grid import Study, read_study, trials
+from studies.engine.search import SEARCH
 
 FOLDER = ROOT / "studies"
-OTHERS = {ROOT / PUBLISHED, ROOT / TARGETS}  # YAML files that are not studies
+OTHERS = {ROOT / PUBLISHED, ROOT / TARGETS, ROOT / SEARCH}  # YAML files that are not studies
 STUDIES: dict[str, Study] = {
     str(path.relative_to(FOLDER).with_suffix("")): read_study(path)
     for path in sorted(FOLDER.rglob("*.yaml"))

@@ -242,12 +242,6 @@ def search_trials() -> Counter:
     return Counter(trial[:3] for trial in trials)
 
 
-def effort() -> str:
-    each = {name: sum(n for key, n in search_trials().items() if key[1] == model)
-            for model, name in MODELS.items()}  # fmt: skip
-    return f"Search trials: {', '.join(f'{name} {count}' for name, count in each.items())}.\n"
-
-
 def recipes() -> str:
     """Return the recipes of the comparison: what differs from `params.yaml`, as `-S` settings."""
     rows: dict[tuple, list[int]] = {}
@@ -314,7 +308,6 @@ BLOCKS = {
     "comparison": results_in_detail,
     "differences": differences,
     "reported-settings": reported_settings,
-    "effort": effort,
     "recipes": recipes,
     "epoch-times": epoch_times,
     "around": around,

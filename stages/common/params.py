@@ -31,6 +31,7 @@ DATASETS = ("mnist", "fashion_mnist", "digits", "digit_sequences")
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 ENSEMBLE = "ensemble"  # the mean of the models' probabilities; reported next to the models
 MAX_SIZE = 2**16  # bytes of a YAML file; the committed params.yaml has 4,300
+OWN = {"batch_size": 0, "warmup": 0.0}  # 0: the model uses the value of the section `train`
 # Parameters that were added after trials had been recorded, with the values that train as before.
 ADDED = {
     "prepare": {
@@ -43,9 +44,9 @@ ADDED = {
         "label_column": "auto",
         "skip_damaged": False,
     },
-    "cnn": {"frames": "mean", "head": "flatten"},
-    "lstm": {"cell": "lstm", "read": "rows", "pool": "last"},
-    "hybrid": {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
+    "cnn": OWN | {"frames": "mean", "head": "flatten"},
+    "lstm": OWN | {"cell": "lstm", "read": "rows", "pool": "last"},
+    "hybrid": OWN | {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
 }
 UNDO = "fix it, or undo all changes of the file with `git checkout params.yaml`"
 
@@ -123,11 +124,18 @@ class Train(Section):
     early_stopping: Limited
     threads: Limited
 
+    def own(self, section: Model) -> Train:
+        """Return these settings with those that a model's section replaces."""
+        values = {key: getattr(section, key) for key in OWN}
+        return self.model_copy(update={key: value for key, value in values.items() if value})
+
 
 class Model(Section):
     """Keys of every model: its output layers, and its own training recipe."""
 
     dense: Limited
+    batch_size: Limited
+    warmup: Fraction
     dropout: Fraction
     learning_rate: Positive
     weight_decay: NonNegative

@@ -108,13 +108,14 @@ def train_model(
         again, or the training diverges.
     """
     section = params.models[name]
+    train = params.train.own(section)
     height, width = train_data.x.shape[-3:-1]
     if section.shift >= min(height, width):
         raise StageError(
             f"params.yaml: {name}.shift is {section.shift} pixels, which moves the whole "
             f"{height}×{width} image out of view"
         )
-    threads = threads_for(params.train, section, len(train_data.y))
+    threads = threads_for(train, section, len(train_data.y))
     configure(threads, params.seed, params.train.precision)
     from stages.models import build
     from stages.training.loop import fit
@@ -149,7 +150,7 @@ def train_model(
             val_data,
             epochs=params.epochs,
             seed=params.seed,
-            train=params.train,
+            train=train,
             section=section,
             batch_parts=threads.batch_parts,
             progress=done,
