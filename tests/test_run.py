@@ -12,8 +12,7 @@ import yaml
 from conftest import CLOSED_PORT, ROOT, Project
 
 from stages.common.cli import StageError
-from stages.common.params import DATASETS, parse_params
-from tools.recipe import recipe
+from stages.common.params import DATASETS, parse_params, recipe
 from tools.run_dataset import copy_project, parameters
 
 TINY_RUN = ("-S", "epochs=2", "-S", "train.batch_size=128")

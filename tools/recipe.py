@@ -8,29 +8,16 @@ A recipe, `recipes/NAME.yaml`, holds what differs from `params.yaml` for a datas
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
 from stages.common.cli import run
-from stages.common.overrides import exp_run_command, flatten
-from stages.common.params import DATASETS, read_yaml
-
-RECIPES = Path("recipes")
+from stages.common.overrides import exp_run_command
+from stages.common.params import DATASETS, recipe
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print a recipe as arguments of `dvc exp run`.")
     parser.add_argument("dataset", help=f"{', '.join(DATASETS)}, or the path of your own data")
     print(exp_run_command(recipe(parser.parse_args().dataset)).removeprefix("dvc exp run "))
-
-
-def recipe(dataset: str) -> dict[str, Any]:
-    """Return the dotted settings of a dataset: its name or path, and its recipe's settings."""
-    name = dataset.lower().replace("-", "_")
-    if name not in DATASETS:
-        return {"dataset": dataset}
-    path = RECIPES / f"{name}.yaml"
-    return {"dataset": name} | (flatten(read_yaml(path)) if path.exists() else {})
 
 
 if __name__ == "__main__":

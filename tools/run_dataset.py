@@ -24,9 +24,8 @@ from ruamel.yaml import YAML, YAMLError
 from stages.common.cli import StageError, run
 from stages.common.files import write_text
 from stages.common.overrides import with_overrides
-from stages.common.params import DATASETS, PARAMS_FILE, parse_params, read_yaml
+from stages.common.params import DATASETS, PARAMS_FILE, parse_params, read_yaml, recipe
 from stages.reporting.table import REPORT
-from tools.recipe import recipe
 
 RUNS, RAW = Path("runs"), Path("data/raw")
 COPIED = (

@@ -25,8 +25,10 @@ from pydantic import (
 from ruamel.yaml import YAML
 
 from stages.common.cli import StageError, one_line
+from stages.common.overrides import flatten
 
 PARAMS_FILE = Path("params.yaml")
+RECIPES = Path("recipes")
 DATASETS = ("mnist", "fashion_mnist", "digits", "digit_sequences")
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 ENSEMBLE = "ensemble"  # the mean of the models' probabilities; reported next to the models
@@ -279,6 +281,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         return parse_params(document)
     except StageError as error:
         raise StageError(f"{error}; {UNDO}") from None
+
+
+def recipe(dataset: str) -> dict[str, Any]:
+    """Return the dotted settings of a dataset: its name or path, and its recipe's settings."""
+    name = dataset.lower().replace("-", "_")
+    if name not in DATASETS:
+        return {"dataset": dataset}
+    path = RECIPES / f"{name}.yaml"
+    return {"dataset": name} | (flatten(read_yaml(path)) if path.exists() else {})
 
 
 def read_yaml(path: Path, hint: str = "") -> Any:

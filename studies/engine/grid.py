@@ -2,6 +2,7 @@
 
     description: what the study asks
     evaluate: test              # or val: a search, which never sees the test set
+    recipes: true               # start from recipes/DATASET.yaml
     base: {train.batch_size: 128}
     variants:                   # named alternatives; each is crossed with the grid
       plain: {train.schedule: constant, cnn.learning_rate: 0.001}
@@ -17,8 +18,8 @@
     cpus: 1                     # cores and threads per trial
 
 All keys are those of `params.yaml`, dotted or nested, and `model`. Keys that the study does not set
-have their value from `params.yaml`. Precedence, lowest to highest: base, variants, when, grid. A
-`when` condition sees base, variant and grid values, not other rules' settings.
+have their value from `params.yaml`. Precedence, lowest to highest: recipe, base, variants, when,
+grid. A `when` condition sees base, variant and grid values, not other rules' settings.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from stages.common.cli import StageError
 from stages.common.overrides import flatten, with_overrides
-from stages.common.params import Count, Model, Params, Section, parse_params, read_yaml
+from stages.common.params import Count, Model, Params, Section, parse_params, read_yaml, recipe
 from stages.reporting.targets import Published
 
 Settings = Annotated[dict[str, Any], BeforeValidator(flatten)]
@@ -60,6 +61,7 @@ class Study(Section):
         BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
         Field(min_length=1),
     ]
+    recipes: bool = False
     base: Settings = Field(default_factory=dict)
     variants: Annotated[dict[str, Settings], Field(min_length=1)] = Field(
         default_factory=lambda: {"": {}}
@@ -130,7 +132,8 @@ def trials(study: Study, document: Mapping[str, Any], cpus: int) -> list[Trial]:
             for values in product(*grid.values()):
                 point = dict(zip(grid, values, strict=True))
                 place = defaults | own | point | {"variant": variant}
-                settings = {"train.threads": cpus} | study.base | own
+                usual = recipe(place["dataset"]) if study.recipes else {}
+                settings = {"train.threads": cpus} | usual | study.base | own
                 for i, (condition, setting) in enumerate(rules):
                     if _holds(condition, place):
                         used.add(i)
