@@ -24,7 +24,7 @@ SETTINGS = $(if $(EPOCHS),-S epochs=$(EPOCHS)) $(if $(SEED),-S seed=$(SEED))
 
 # Even with `make -j`, only one installation writes to .venv at a time.
 .NOTPARALLEL:
-.PHONY: help run test test-all lint report compare review verify study search bench audit docs lock clean
+.PHONY: help run test test-all lint report compare review recommit verify study search bench audit docs lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ compare: $(VENV)/installed  ## print all experiments and the work tree as one ta
 review: export BASE := $(BASE)
 review: $(VENV)/installed  ## compare metrics and parameters with those of BASE (main)
 	@python -m tools.review "$$BASE"
+
+recommit: $(VENV)/installed  ## after editing only comments or docstrings: record the code in dvc.lock without running it
+	@python -m tools.recommit
 
 verify: export DATASET := $(DATASET)
 verify: $(VENV)/installed  ## rerun DATASET in fresh clones and compare the results, byte for byte

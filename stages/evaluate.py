@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from stages.common.arrays import read_manifest, read_split, write_array
-from stages.common.cli import run
+from stages.common.cli import run_stage
 from stages.common.files import write_csv, write_json
 from stages.common.params import ENSEMBLE, load_params
 from stages.evaluation.scores import (
@@ -116,4 +116,4 @@ def with_class_names(row: dict[str, Any], class_names: list[str]) -> dict[str, A
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

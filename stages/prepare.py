@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.arrays import PREPARED
-from stages.common.cli import run
+from stages.common.cli import run_stage
 from stages.common.files import temporary_folder, write_json
 from stages.common.params import load_params
 from stages.datasets.catalog import load_dataset
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

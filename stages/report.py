@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from stages.common.arrays import PREPARED, read_array, read_manifest, read_split
-from stages.common.cli import run
+from stages.common.cli import run_stage
 from stages.common.files import read_csv, read_json, write_csv, write_text
 from stages.common.overrides import exp_run_command
 from stages.common.params import ENSEMBLE, load_params
@@ -103,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

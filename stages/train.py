@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from stages.common.arrays import read_manifest, read_split
-from stages.common.cli import run
+from stages.common.cli import run_stage
 from stages.common.files import write_csv, write_json
 from stages.common.params import load_params, model_names
 from stages.training.session import Row, train_model
@@ -67,4 +67,4 @@ def write_history(name: str, history: Sequence[Row]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -83,6 +83,6 @@ def write_training(name: str, i: int, epochs: int, random: np.random.Generator) 
         {"parameters": 1000 + i, "epochs": epochs, "train_accuracy": last["accuracy"],
          "train_seconds": 10.0 + i,
          "seconds_per_epoch": 1.0, "examples_per_second": 9999.0, "peak_memory_bytes": 10**9,
-         "threads": THREADS, "versions": VERSIONS, "processor": "<invented>",
+         "threads": THREADS, "versions": VERSIONS, "probe": "0", "processor": "<invented>",
          "finished": "2026-01-01"},
     )  # fmt: skip

@@ -66,3 +66,27 @@ def test_output_fits_the_terminal_and_ctrl_c_tells_how_to_continue(main, status,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.decode()) == (status, stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    ("edited", "used"),
+    [
+        ("common/files.py", True),
+        ("reporting/templates/report.css", True),
+        ("models/lstm.py", False),
+    ],
+)
+def test_a_stage_fails_if_code_that_it_uses_is_edited_meanwhile(project, edited, used):
+    script = f"""
+from pathlib import Path
+import stages.common.files, stages.reporting.sentences
+from stages.common.cli import run_stage
+def main():
+    with Path("stages/{edited}").open("a") as file:
+        file.write("\\n")
+run_stage(main)
+"""
+    done = project.run(sys.executable, "-c", script, status=1 if used else 0)
+    message = f"error: stages/{edited} was edited while this stage ran"
+    assert done.stderr.startswith(message if used else "")
+    assert bool(done.stderr) == used

@@ -70,6 +70,15 @@ configure(Threads(1, 1, 1), seed=1)
     )
 
 
+def test_only_notices_of_the_import_are_dropped(tmp_path):
+    lines = (
+        "I0000 00:00 port.cc] oneDNN is on\nWARNING: All log messages before absl::InitializeLog"
+    )
+    text = f"import os\nos.write(2, {lines!r}.encode() + b'\\nnot a notice\\n')\nraise SystemExit\n"
+    (tmp_path / "keras.py").write_text(text, encoding="utf-8")
+    assert configure(tmp_path).stderr == "not a notice\n"
+
+
 def test_the_import_is_silent_and_skips_what_models_do_not_need(tmp_path):
     done = configure(tmp_path, f"""
 assert "keras" in sys.modules and not sys.modules.keys() & {{*{OPTIONAL}}}
@@ -83,6 +92,7 @@ import matplotlib
     [
         ("os.kill(os.getpid(), signal.SIGINT)", INTERRUPTED, f"{RESUME}\n"),
         ("os.abort()", -signal.SIGABRT, "Fatal Python error: Aborted"),
+        ("os.write(2, b'F0000 no memory\\n'); os.abort()", -signal.SIGABRT, "F0000 no memory\n"),
         ("raise ImportError('libstdc++ is missing')", 1, "ImportError: libstdc++ is missing"),
     ],
 )

@@ -18,7 +18,7 @@ from stages.datasets.digits import load_digits
 from stages.models import build
 from stages.training import loop
 from stages.training.augmentation import border_level, transforms
-from stages.training.batches import Epoch
+from stages.training.batches import Epochs
 from stages.training.loop import TrainingGraph, check_convergence
 from stages.training.optimizer import learning_rate, make_optimizer, smoothed_cross_entropy
 from stages.training.session import Training, train_model
@@ -122,7 +122,8 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_only(make_params):
     data = Arrays(np.zeros((50, 4, 4, 1), np.uint8), np.arange(50, dtype=np.int32))
 
     def epoch(seed: int, number: int) -> tuple:
-        batches = Epoch(data, 8, section, seed, number)
+        batches = Epochs(data, 8, section, seed)
+        batches.start(number)
         seen = [batches[step] for step in range(len(batches))]
         assert sorted(np.concatenate([y for _, y in seen])) == list(range(50))
         return tuple((y.tobytes(), inputs["transform"].tobytes()) for inputs, y in seen)

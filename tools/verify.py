@@ -37,8 +37,9 @@ from stages.common.params import PARAMS_FILE, parse_params, parse_yaml, read_yam
 TIMED = ("data/timing", "plots/figures", "plots/report.html", "plots/report.md")
 RESULTS = "metrics/results.csv"
 TIMED_COLUMNS = ("train_seconds", "seconds_per_epoch", "images_per_second")
-# Columns of results.csv that say where a training ran: where they are equal, so are all bytes.
-MACHINE = ("processor", "threads", "python", "keras", "tensorflow", "numpy")
+# Columns of results.csv that say where a training ran. Where they are equal, so are all bytes.
+# The processor's name is not among them: one name can stand for several sets of instructions.
+MACHINE = ("probe", "threads", "python", "keras", "tensorflow", "numpy")
 STANDARD_ERRORS = 4  # allowed difference of two accuracies on different machines
 
 
@@ -209,7 +210,7 @@ def against_committed(committed: Path, rebuilt: Path) -> bool:
     """
     reason = machine_difference(committed, rebuilt)
     if not reason:
-        print("Processor, threads and versions are the recorded ones: all files must be equal.")
+        print("Rounding, threads and versions are the recorded ones: all files must be equal.")
         return print_files(fingerprints(committed), fingerprints(rebuilt))
     print(
         f"This machine differs from the recorded one ({reason}). Accuracies may differ by up to "

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
@@ -19,6 +20,7 @@ RESUME = (
     "interrupted; run the same command again to continue. `dvc repro` keeps finished stages, and "
     "a training continues after its last complete epoch"
 )
+STAGES = Path(__file__).parents[1]
 IMPORTING = "<frozen importlib"  # prefix of the file names of Python's import system
 
 
@@ -59,6 +61,35 @@ def run(main: Callable[[], None], resume: str = RESUME) -> None:
     except KeyboardInterrupt:
         print(resume, file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Call `main`, a stage of the pipeline, like `run`; fail if its code was edited meanwhile.
+
+    DVC records the code as it is when a stage ends (DVC issue 11058).
+    """
+
+    def watched() -> None:
+        before = source_files()
+        main()
+        after = source_files()
+        used = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        folders = [Path(name).parent for name in used if name]
+        for path in sorted(before.keys() | after.keys()):
+            is_used = str(path) in used or (path.suffix != ".py" and path.parent.parent in folders)
+            if is_used and before.get(path) != after.get(path):
+                raise StageError(
+                    f"{path.relative_to(STAGES.parent)} was edited while this stage ran, so "
+                    "dvc.lock would record new code with old results; run the same command again"
+                )
+
+    run(watched)
+
+
+def source_files() -> dict[Path, bytes]:
+    """Return the source files and templates in `stages/` with their contents."""
+    kinds = (".py", ".css", ".js", ".jinja")
+    return {path: path.read_bytes() for path in STAGES.rglob("*") if path.suffix in kinds}
 
 
 def disk_is_full(error: OSError) -> bool:

@@ -66,6 +66,7 @@ def costs(name: str) -> dict[str, Any]:
         "images_per_second": timing["examples_per_second"],
         "threads": threads_text(timing["threads"]),
         **timing["versions"],
+        "probe": timing["probe"],
         "processor": timing["processor"],
     }
 

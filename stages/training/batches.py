@@ -14,18 +14,23 @@ from stages.training.augmentation import augments, transforms
 RELEASE = 16  # steps between releases of the data file's pages from memory
 
 
-class Epoch(keras.utils.PyDataset):
-    """The shuffled batches of one epoch, with the affine maps that augment them.
+class Epochs(keras.utils.PyDataset):
+    """The shuffled batches of an epoch, with the affine maps that augment them.
 
-    Order and maps are functions of (seed, epoch), so an epoch is the same after a resume. Within a
-    batch, images are sorted by their position in the file, which makes reading faster.
+    `start` chooses the epoch. Order and maps are functions of (seed, epoch), so an epoch is the
+    same after a resume. Within a batch, images are sorted by their position in the file, which
+    makes reading faster.
     """
 
-    def __init__(self, data: Arrays, batch_size: int, section: Model, seed: int, epoch: int):
+    def __init__(self, data: Arrays, batch_size: int, section: Model, seed: int):
         super().__init__()
-        self.data, self.batch_size, self.section = data, batch_size, section
-        self.seed, self.epoch = seed, epoch
-        self.order = np.random.default_rng((seed, epoch)).permutation(len(data.y))
+        self.data, self.batch_size, self.section, self.seed = data, batch_size, section, seed
+        self.start(1)
+
+    def start(self, epoch: int) -> None:
+        """Let the batches be those of an epoch, counted from 1."""
+        self.epoch = epoch
+        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.data.y))
 
     def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch_size)

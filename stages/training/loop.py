@@ -16,7 +16,7 @@ from stages.common.cli import StageError
 from stages.common.params import Model, Train
 from stages.models.shared.inference import PREDICTION_BATCH
 from stages.training.augmentation import border_level
-from stages.training.batches import Epoch, InOrder
+from stages.training.batches import Epochs, InOrder
 from stages.training.checkpoints import Progress
 from stages.training.optimizer import make_optimizer, smoothed_cross_entropy
 from stages.training.runtime import feed
@@ -128,6 +128,8 @@ def fit(
         steps_per_execution=min(STEPS_PER_EXECUTION, steps),
         jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
     )
+    batches = Epochs(train_data, train.batch_size, section, seed)
+    training = feed(batches)  # one for all epochs: TensorFlow never frees a generator's function
     validation = feed(InOrder(val_data, PREDICTION_BATCH))
     rows: list[dict[str, float]] = []
     best_weights, resumed = None, 0
@@ -136,8 +138,9 @@ def fit(
         restore(graph, progress.variables)
     while len(rows) < epochs and not out_of_patience(rows, train.early_stopping):
         started = time.perf_counter()
+        batches.start(len(rows) + 1)
         logs = graph.fit(
-            feed(Epoch(train_data, train.batch_size, section, seed, len(rows) + 1)),
+            training,
             validation_data=validation,
             shuffle=False,
             verbose=0,

@@ -21,7 +21,7 @@ from stages.common.arrays import Arrays
 from stages.common.cli import StageError
 from stages.common.params import Convolutional, Model, Params, Train
 from stages.training.checkpoints import FOLDER, Checkpoint
-from stages.training.runtime import Threads, choose_threads, configure
+from stages.training.runtime import Threads, choose_threads, configure, probe
 
 if TYPE_CHECKING:
     import keras
@@ -201,8 +201,16 @@ def versions() -> dict[str, str]:
 
 
 def machine(threads: Threads) -> dict[str, Any]:
-    """Return what training's bytes depend on besides data, code and parameters."""
-    return {"threads": threads.as_dict(), "versions": versions(), "processor": processor()}
+    """Return what training's bytes depend on besides data, code and parameters, and the processor.
+
+    ``threads``, ``versions``, ``probe`` (see `runtime.probe`), ``processor`` (its name).
+    """
+    return {
+        "threads": threads.as_dict(),
+        "versions": versions(),
+        "probe": probe(),
+        "processor": processor(),
+    }
 
 
 def processor() -> str:
