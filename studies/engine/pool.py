@@ -27,6 +27,7 @@ from typing import Any
 import joblib
 
 from stages.common.cli import StageError, one_line
+from stages.common.files import temporary_folder
 
 ROOT = Path(__file__).parents[2]
 CODE = ("stages", "studies/engine")  # what workers get
@@ -86,12 +87,12 @@ def connected(store_bytes: int) -> Iterator[None]:
     import ray
 
     # Workers run a copy of the code, so that edits during a study do not reach later trials.
-    with tempfile.TemporaryDirectory(prefix="study-code-") as code:
+    with temporary_folder(Path(tempfile.gettempdir()), "study-code-") as code:
         for package in CODE:
             ignored = shutil.ignore_patterns("__pycache__", "templates")
-            shutil.copytree(ROOT / package, Path(code, package), ignore=ignored)
+            shutil.copytree(ROOT / package, code / package, ignore=ignored)
         try:
-            start_ray(address, code, store_bytes)
+            start_ray(address, str(code), store_bytes)
             yield
         finally:
             ray.shutdown()
@@ -121,6 +122,7 @@ def start_ray(address: str, code: str, store_bytes: int) -> None:
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         failed = f"at {address} does not answer" if address else "does not start"
         raise StageError(f"Ray {failed}: {error_text(error)}") from None
+    print(f"waiting for Ray's first worker, at most {WORKER_START:.0f} s", flush=True)
     try:
         ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=WORKER_START)
     except ray.exceptions.GetTimeoutError:
