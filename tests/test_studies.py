@@ -33,7 +33,7 @@ ROWS_ONLY = {  # the first searches: their rows are kept, their trials are not
     f"searches/{data}{model}" for data in ("", "fashion_") for model in ("cnn", "lstm", "hybrid")
 }
 SEARCHES = [name for name in STUDIES if name.startswith("searches/")]
-COPIES = [name for name in STUDIES if name not in {"comparison", *SEARCHES}]
+COPIES = [name for name, study in STUDIES.items() if study.published is not None]
 DOCUMENT = read_yaml(ROOT / "params.yaml")
 SPLIT = ("val_fraction", "split_seed")  # other keys of `prepare` are for own data, or younger
 YOUNGER = {f"prepare.{key}" for key in DOCUMENT["prepare"] if key not in SPLIT}

@@ -9,58 +9,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 
-import psutil
 import pytest
-from conftest import IDENTITY, Project, names
+from conftest import Project, names
 
 from stages import report
 from stages.common.cli import StageError
 
-WAIT = 600  # seconds
 LIMITED = (  # run a module that can write at most so many bytes to one file
     "import os, resource, sys; size = int(sys.argv[1]);"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (size, size));"
     "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[2:]])"
 )
-
-
-@pytest.mark.extra
-def test_two_workers_run_the_queue(clone):
-    """Each works in its own copy of the tree, so their figures do not mix."""
-    clone.dvc("exp", "run", "--queue", "-S", "lstm.dense=4,5", **IDENTITY)
-    try:
-        # The workers keep their streams open, so these must not be this test's pipes. Wait for the
-        # tasks, not for the workers: the first worker to end deletes the other's stop message.
-        clone.run("sh", "-c", '"$@" > .dvc/tmp/queue.log 2>&1', "sh",
-                  "dvc", "queue", "start", "--jobs", "2", **IDENTITY)  # fmt: skip
-        deadline = time.monotonic() + WAIT
-        while time.monotonic() < deadline:
-            tasks, _, _ = clone.dvc("queue", "status").partition("Worker status: ")
-            if not re.search(r"Running|Queued", tasks):
-                break
-            time.sleep(1)
-    finally:
-        clone.dvc("queue", "stop", "--kill", status=None)
-        for process in psutil.process_iter(["cmdline", "cwd"]):
-            words = process.info["cmdline"] or ()
-            if process.info["cwd"] == str(clone.folder) and "queue-worker" in words:
-                process.kill()
-    assert tasks.count("Success") == 2, tasks
-    found = {}
-    for revision in json.loads(clone.dvc("exp", "show", "--json")):
-        for group in revision["experiments"] or ():
-            data = group["revs"][0]["data"]
-            dense = data["params"]["params.yaml"]["data"]["lstm"]["dense"]
-            found[dense] = {file: metrics["data"] for file, metrics in data["metrics"].items()}
-    assert set(found) == {4, 5}
-    cnn = json.loads(clone.read("metrics/cnn.json"))
-    assert all(metrics["metrics/cnn.json"] == cnn for metrics in found.values())
-    lstm = json.loads(clone.read("metrics/lstm.json"))
-    losses = [each["lstm"]["val"]["loss"] for each in
-              (lstm, *(metrics["metrics/lstm.json"] for metrics in found.values()))]  # fmt: skip
-    assert len(set(losses)) == 3
 
 
 @pytest.mark.extra
