@@ -10,9 +10,9 @@ from stages.common.cli import StageError
 from stages.datasets.digits import MNIST_BOX, MNIST_SIDE, as_mnist
 
 INVERTED = "inverted to the tones of the training data"
-LARGEST = 600  # pixels per side that this needs at most; larger pictures are shrunk first
+LARGEST = 800  # pixels per side that this needs at most; larger pictures are shrunk first
 WIDEST = 0.4  # a stroke is narrower than this share of the picture; wider areas are background
-NOISE = 1 / 400  # details smaller than this share of the picture are a camera's noise
+SMALL = 300  # pixels per side; larger pictures are blurred by one pixel against a camera's noise
 DARKEST = 64  # darker backgrounds are treated like this one: there, noise would look like strokes
 BLANK = 0.12  # strokes that differ less from the background, as a share of it, are noise
 FAINT, SURE = 0.35, 0.6  # strokes have this share of the strongest ink, and touch a surer place
@@ -105,7 +105,7 @@ def find_ink(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
         return opacity / np.float32(255), ["strokes on a transparent background"]
     weight = opacity[..., None] / np.float32(255)
     colours = colours * weight + 255 * (1 - weight)
-    smooth = NOISE * max(colours.shape)
+    smooth = min(1.0, max(colours.shape) / SMALL)
     colours, steps = paper_only(ndimage.gaussian_filter(colours, (smooth, smooth, 0)))
     if (colours == colours[..., :1]).all():
         colours = colours[..., :1]
@@ -203,9 +203,15 @@ def background(plane: np.ndarray, wide: int) -> np.ndarray:
     inside = slice(wide, -wide)
     for axis, along in ((0, inside), (1, slice(None))):  # the sides take the corners with them
         strips = np.moveaxis(padded, axis, 0)
-        for outer, edge in ((slice(None, wide), wide), (slice(-wide, None), -wide - 1)):
-            line = strips[edge, along]
-            if abs(np.median(strips[edge, inside]) - usual) < COVERED * max(usual, 255 - usual):
+        deep = min(wide // 2, plane.shape[axis] - 1)
+        for outer, edge, inner in (
+            (slice(None, wide), wide, wide + deep),
+            (slice(-wide, None), -wide - 1, -wide - 1 - deep),
+        ):
+            contrast, beyond = (abs(np.median(strips[at, inside]) - usual) for at in (edge, inner))
+            covered = contrast > COVERED * max(usual, 255 - usual) and beyond < contrast / 2
+            if not covered:
+                line = strips[edge, along]
                 strips[outer, along] = ndimage.median_filter(line, len(line) // 2, mode="nearest")
     return ndimage.grey_closing(padded, (wide, wide), mode="nearest")[inside, inside]
 
