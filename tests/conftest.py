@@ -55,6 +55,7 @@ TINY = {
     "train.optimizer": "adam",
     "train.precision": "float32",
     "train.early_stopping": 0,
+    "train.class_weight": "none",
     "train.clip_norm": 0.0,
     "cnn.filters": [4],
     "cnn.dense": 8,

@@ -28,7 +28,8 @@ SMALL = {
 RECIPES = {
     "cnn": {"cnn.shift": 1},
     "cnn, sgd": {"train.optimizer": "sgd", "train.schedule": "cosine", "cnn.learning_rate": 0.1},
-    "cnn, bfloat16": {"train.precision": "mixed_bfloat16", "train.clip_norm": 1.0},
+    "cnn, bfloat16": {"train.precision": "mixed_bfloat16", "train.clip_norm": 1.0,
+                      "train.class_weight": "balanced"},
     "lstm": {"lstm.bidirectional": True, "lstm.units": [8, 8], "lstm.label_smoothing": 0.1},
     "lstm, rmsprop": {"train.optimizer": "rmsprop", "train.schedule": "constant"},
     "hybrid, adamw": {"train.optimizer": "adamw", "hybrid.weight_decay": 0.01},
@@ -48,7 +49,8 @@ def train(tiny_document, tmp_path, monkeypatch) -> Callable[..., Training]:
     """Return a function that trains in an empty folder; `after` epochs it is interrupted."""
     monkeypatch.chdir(tmp_path)
     x, y, x_val, y_val = tiny_arrays(per_class=60).values()
-    data = Arrays(x[..., None], y), Arrays(x_val[..., None], y_val)
+    kept = np.sort(np.r_[np.flatnonzero(y == 0)[:40], np.flatnonzero(y > 0)])  # imbalanced
+    data = Arrays(x[kept, ..., None], y[kept]), Arrays(x_val[..., None], y_val)
 
     def run(recipe: str, after: int | None = None, changes=None, facts=FACTS) -> Training:
         def interrupt(history):
@@ -111,7 +113,8 @@ def test_the_key_changes_with_data_and_parameters_of_the_training_only(train, mo
     first = key()
     assert key(**{"lstm.units": [9], "prepare.split_seed": 9}) == first
     changes = {
-        "epochs": 2, "seed": 2, "train.batch_size": 64, "train.threads": 1, "cnn.dropout": 0.1
+        "epochs": 2, "seed": 2, "train.batch_size": 64, "train.threads": 1, "cnn.dropout": 0.1,
+        "train.class_weight": "balanced",
     }  # fmt: skip
     others = [key(**{name: value}) for name, value in changes.items()]
     others += [key("lstm"), key(facts={"data": "other digests"})]

@@ -21,7 +21,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ from conftest import ROOT, TINY, names, set_keys, tiny_arrays
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from own_data import load
+from own_data import PREPARE, load
 from PIL import Image
 
 from stages.common.cli import StageError
 from stages.common.params import load_params, parse_params
 from stages.datasets.containers import read_idx
 from stages.datasets.picture_folders import read_picture as read_folder_picture
+from tools.inputs import read_arrays
 
 INPUTS = {  # of the slow tests
     "documents": 40_000,
@@ -387,6 +388,13 @@ def filled(dtype: np.dtype | str, shape: tuple[int, ...], pattern: bytes) -> byt
     return saved(np.ndarray(shape, dtype, content)) if not dtype.hasobject else TRAP
 
 
+def load_both(path: Path) -> object:
+    """Read a file as images without labels and as a dataset."""
+    with suppress(StageError):
+        read_arrays(path, PREPARE)
+    return load(path)
+
+
 def npz_files() -> Target:
     members = st.sampled_from(sorted(NPZ_MEMBERS)).map(NPZ_MEMBERS.get)
     strange = st.one_of(
@@ -397,7 +405,7 @@ def npz_files() -> Target:
     )  # fmt: skip
     made = archives(NPZ_MEMBERS, strange)
     good = zipped(list(NPZ_MEMBERS.items()))
-    return Target(st.one_of(made, made, st.binary()), load, [good], ".npz")
+    return Target(st.one_of(made, made, st.binary()), load_both, [good], ".npz")
 
 
 def idx_files() -> Target:
@@ -445,7 +453,7 @@ def tables(draw: st.DrawFn) -> bytes:
 
 def csv_files() -> Target:
     good = f"label,p0,p1,p2,p3\n{CSV}".encode()
-    return Target(st.one_of(tables(), tables(), st.binary()), load, [good], ".csv")
+    return Target(st.one_of(tables(), tables(), st.binary()), load_both, [good], ".csv")
 
 
 # --- .keras -------------------------------------------------------------------------------
@@ -579,7 +587,10 @@ def png_bomb(side: int) -> bytes:
 
 
 def pictures() -> Target:
-    from tools.predict import as_input, read_picture
+    from tools.inputs import read_picture
+    from tools.predict import Look, as_input
+
+    look = Look((28, 28, 1), 0, mnist=True, own=False)
 
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated
@@ -595,6 +606,6 @@ def pictures() -> Target:
         with warnings.catch_warnings(action="ignore"):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             read_folder_picture(path, 28)
-        return as_input(read_picture(path), [28, 28, 1], "mnist", 0.0)
+        return as_input(read_picture(path), look)
 
     return Target(inputs, read, png[1:2], ".png")

@@ -226,5 +226,7 @@ def test_the_stages_run_on_sequences(project, make_npz):
     assert "ensemble" in project.stage("evaluate").stdout
     project.path("one.png").write_bytes(b"")
     done = project.module("tools.predict", "cnn", "one.png", status=1)
-    assert "this tool classifies single pictures, but" in done.stderr
+    assert "one.png is one picture, but" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    done = project.module("tools.predict", "cnn", "../own.npz", "--csv", "out.csv")
+    assert done.stdout == "out.csv: 90 images classified, 0 not\n"

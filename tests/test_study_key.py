@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, set_keys
 
 from stages.common.overrides import flatten
-from stages.common.params import ADDED, Prepare, model_names, parse_params, with_added
+from stages.common.params import ADDED, Prepare, Train, model_names, parse_params, with_added
 from stages.datasets.catalog import load_dataset
 from stages.datasets.published import REMOTES, cache_folder
 from stages.datasets.splits import manifest, split
@@ -46,18 +46,21 @@ def test_the_key_changes_with_every_parameter_of_the_model_and_no_other(tiny_doc
         assert (changed != key) == counts, name
 
 
-@pytest.mark.parametrize("model", sorted(set(ADDED) - {"prepare"}))
+@pytest.mark.parametrize("model", sorted(set(ADDED) - {"prepare", "train"}))
 def test_a_parameter_added_later_counts_only_if_it_changes_the_training(tiny_document, model):
-    recorded = set_keys(tiny_document, {model: {"units": [8]}})  # as from before it was added
+    older = {"train": {"batch_size": 8}, model: {"units": [8]}}
+    recorded = set_keys(tiny_document, older)  # as from before it was added
     key = trial_key(recorded, model, "test", MANIFEST)
     now = with_added(recorded)
-    assert now[model] == {"units": [8]} | ADDED[model]
+    params = parse_params(tiny_document)
+    for section, known in (("train", Train), (model, type(params.models[model]))):
+        assert now[section] == older[section] | ADDED[section]
+        for name in ADDED[section]:
+            other = set_keys(now, {f"{section}.{name}": "other"})
+            assert with_added(other)[section][name] == "other"
+            assert trial_key(other, model, "test", MANIFEST) != key
+            assert name in known.model_fields
     assert trial_key(now, model, "test", MANIFEST) == key
-    for name in ADDED[model]:
-        other = set_keys(now, {f"{model}.{name}": "other"})
-        assert with_added(other)[model][name] == "other"
-        assert trial_key(other, model, "test", MANIFEST) != key
-        assert name in type(parse_params(tiny_document).models[model]).model_fields
 
 
 def test_the_key_changes_with_the_data_and_not_with_their_description(tiny_document):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import tiny_arrays
+from sklearn.utils.class_weight import compute_sample_weight
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
@@ -298,6 +299,38 @@ def test_several_steps_per_call_of_the_backend_change_nothing(train, monkeypatch
     assert several[1] == pytest.approx(one[1], rel=1e-5)
     for array, other in zip(several[2], one[2], strict=True):
         assert array == pytest.approx(other, abs=1e-5)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    assert loop.balanced(np.array([0, 2, 2, 2], np.int32)) == pytest.approx([2, *[2 / 3] * 3])
+    y = np.random.default_rng(0).integers(0, 4, 50) ** 2
+    assert loop.balanced(y) == pytest.approx(compute_sample_weight("balanced", y))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_balanced_training_equals_one_on_repeated_images_of_the_rare_class(train, name):
+    """Weights count in the loss only: the history shows accuracy and loss without them."""
+    x, y = BANDS[0].x, BANDS[0].y
+    rare, common = np.flatnonzero(y == 0)[:20], np.flatnonzero(y > 0)
+    recipe = {
+        "epochs": 2, "train.batch_size": 1000, "train.threads": 1, "train.optimizer": "sgd",
+        "train.momentum": 0.0, "train.schedule": "constant", f"{name}.learning_rate": 0.1,
+        f"{name}.dropout": 0.0, f"{name}.label_smoothing": 0.1,
+    } | ({} if name == "lstm" else {f"{name}.batch_norm": False})  # fmt: skip
+
+    def trained(chosen: np.ndarray, class_weight: str) -> Training:
+        data = Arrays(x[chosen], y[chosen]), BANDS[1]
+        return train(name, recipe | {"train.class_weight": class_weight}, data)
+
+    few = np.concatenate([rare, common])
+    balanced = trained(few, "balanced")
+    repeated = trained(np.concatenate([rare, rare, few]), "none")
+    plain = trained(few, "none")
+    losses = [[row["val_loss"] for row in each.history] for each in (balanced, repeated, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+    first, unweighted = balanced.history[0], plain.history[0]
+    assert (first["loss"], first["accuracy"]) == (unweighted["loss"], unweighted["accuracy"])
 
 
 def test_early_stopping_stops_after_its_patience_and_restores_the_best_weights(train):

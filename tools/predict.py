@@ -2,78 +2,110 @@
 
     python -m tools.predict cnn three.png four.jpg
     python -m tools.predict cnn three.png --run digits     with the model of `make run`
+    python -m tools.predict cnn photos test.csv --csv out.csv
 
-Prints, for each picture, the most likely classes with their probabilities, and how the picture was
-preprocessed.
+Reads pictures, folders, and the other formats of `dataset`, with or without labels. Prints, for
+each image, the most likely classes with their probabilities, and how the image was preprocessed.
+`--csv` writes one row per image instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from stages.common.arrays import PREPARED, read_manifest, read_split
-from stages.common.cli import StageError, run
-from stages.common.params import load_params, model_names, read_yaml
-from stages.datasets.digits import MNIST_BOX, as_mnist
+from stages.common.cli import StageError, one_line, run
+from stages.common.files import write_csv
+from stages.common.params import ADDED, DATASETS, Params, load_params, model_names, read_yaml
+from stages.datasets.picture_folders import on_white
 from stages.training.runtime import choose_threads, configure
+from tools.handwriting import INVERTED, in_format, read_digit
+from tools.inputs import files_in, is_picture, read_arrays, read_picture
 
 RUNS = Path("runs")
 LOCK = Path("dvc.lock")
-DIGITS = ("mnist", "digits")  # datasets whose images look like the output of `as_mnist`
-SAMPLE = 500  # training images used to find the brightness of the data's background
+SAMPLE = 500  # training images that show how the data look
+USUAL = (
+    0.95  # of them have MNIST's format if all have it; some of EMNIST's and QMNIST's digits vary
+)
 SHOWN = 5  # classes
-PLAIN = 32  # a background this close to black or white, in grey levels, is plain
-LARGEST = 1000  # pixels per side that preprocessing needs at most; larger pictures are shrunk first
-FAINT = 0.2  # strokes fainter than this share of the strongest ink count as paper
+LEVELS = 32  # a background within so many grey levels of black or white is plain
+PLAIN = 0.75  # of the border pixels are of the background, if it is plain
+COLUMNS = ("image", "predicted", "probability", "preprocessing", "problem")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the training images look: their shape, background, and whether they have MNIST's format.
+
+    `background` is 0 or 255 if it is black or white in most images, and None otherwise. `own` says
+    that they are the user's: then pictures were stretched to their shape.
+    """
+
+    shape: tuple[int, ...]
+    background: int | None
+    mnist: bool
+    own: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image that the user named: its input `x` for the model, or None and the problem."""
+
+    name: str
+    x: np.ndarray | None
+    said: str
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Classify pictures with a trained model.")
     parser.add_argument("model", choices=model_names())
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, folder, .npz, IDX or CSV"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per image to FILE")
     parser.add_argument("--run", metavar="NAME", help="use the models in runs/NAME")
     arguments = parser.parse_args()
     here = Path.cwd()
     if arguments.run:
         enter_run(arguments.run)
 
-    manifest = read_manifest()
-    if len(manifest["image_shape"]) != 3:
-        raise StageError(
-            f"this tool classifies single pictures, but {manifest['dataset']} has sequences of them"
-        )
+    manifest, params = read_manifest(), load_params()
     check_data(arguments.model)
-    background = border_level(read_split("train").x[:SAMPLE])
-    inputs, steps = [], []
-    for path in arguments.images:
-        picture = read_picture(here / path if arguments.run else path)
-        try:
-            x, done = as_input(picture, manifest["image_shape"], manifest["dataset"], background)
-        except StageError as error:
-            raise StageError(f"{path}: {error}") from None
-        inputs.append(x)
-        steps.append(done)
-    params = load_params()
-    configure(choose_threads(params.train.threads, batch_size=1, batch_norm=False), params.seed)
-    from stages.models.shared.archive import load_model
-    from stages.models.shared.inference import predict
-
-    file = Path(f"data/models/{arguments.model}.keras")
-    model = load_model(file)
-    expected = (*manifest["image_shape"], len(manifest["class_names"]))
-    if (*model.input_shape[1:], model.output_shape[-1]) != expected:
-        raise StageError(f"{file} was trained on other data than {PREPARED}; run `dvc repro`")
-    probabilities = predict(model, np.stack(inputs))
-    for path, done, row in zip(arguments.images, steps, probabilities, strict=True):
-        print(f"{path}: {', '.join(done)}")
-        for label in np.argsort(-row, kind="stable")[:SHOWN]:
-            print(f"  {manifest['class_names'][label]:12} {row[label]:7.2%}")
+    look = look_of(np.asarray(read_split("train").x[:SAMPLE]), manifest["dataset"])
+    found = [
+        each
+        for path in arguments.images
+        for each in read_images(here / path if arguments.run else path, path, look, params)
+    ]
+    usable = [each.x for each in found if each.x is not None]
+    problems = [f"{each.name}: {each.said}" for each in found if each.x is None]
+    rows = iter(probabilities_of(arguments.model, params, manifest, usable) if usable else ())
+    answers = [None if each.x is None else next(rows) for each in found]
+    if arguments.csv:
+        names = manifest["class_names"]
+        write_csv(
+            here / arguments.csv,
+            [as_row(each, row, names) for each, row in zip(found, answers, strict=True)],
+            [*COLUMNS, *(f"p_{name}" for name in names)],
+        )
+        print(f"{arguments.csv}: {len(usable):,} images classified, {len(problems):,} not")
+        if usable:
+            return
+    elif len(found) > 1 or usable:
+        for each, row in zip(found, answers, strict=True):
+            print_answer(each, row, manifest["class_names"])
+    if problems:
+        many = f"{len(problems):,} of {len(found):,} images were not classified; the first: "
+        raise StageError((many if len(found) > 1 else "") + problems[0])
 
 
 def enter_run(name: str) -> None:
@@ -104,111 +136,174 @@ def check_data(model: str) -> None:
         raise StageError(f"{model} was trained on other data than {PREPARED}; run `dvc repro`")
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Return a PNG or JPEG as RGB, upright, with white where it is transparent.
+# --- inputs -------------------------------------------------------------------------------
 
-    Raises
-    ------
-    StageError
-        The file is missing, damaged, in another format, or too large to decode safely.
+
+def look_of(x: np.ndarray, dataset: str) -> Look:
+    """Return how the training images `x`, uint8 (n, …, height, width, channels), look."""
+    edges = border(x)
+    shares = {level: np.mean(np.abs(edges - level) < LEVELS) for level in (0, 255)}
+    plain = [level for level, share in shares.items() if share > PLAIN]
+    mnist = in_format(x).mean() >= USUAL
+    return Look(x.shape[1:], plain[0] if plain else None, mnist, dataset not in DATASETS)
+
+
+def border(x: np.ndarray) -> np.ndarray:
+    """Return the outermost pixels of images (n, …, height, width, channels) as one row of int16."""
+    rows, columns = x[..., [0, -1], :, :], x[..., :, [0, -1], :]
+    return np.concatenate([rows.ravel(), columns.ravel()]).astype(np.int16)
+
+
+def other_tone(x: np.ndarray, look: Look) -> bool:
+    """Return whether images are light where the data are dark, or dark where they are light."""
+    return look.background is not None and (np.median(border(x)) < 128) != (look.background < 128)
+
+
+def read_images(path: Path, shown: Path, look: Look, params: Params) -> Iterator[Found]:
+    """Yield the images at a path, with names that start with `shown`.
+
+    Bad pictures are yielded with their problem. A bad file of arrays raises StageError, and so do
+    pictures if the data are sequences.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as opened:
-                picture = as_rgba(ImageOps.exif_transpose(opened))
-    except FileNotFoundError:
-        raise StageError(f"{path} does not exist") from None
-    except Exception as error:  # Pillow's decoders raise many types
+    prepare = params.prepare
+    if not look.own:
+        prepare = prepare.model_copy(update=ADDED["prepare"])  # they are for own data only
+    for file in files_in(path):
+        name = one_line(shown / file.relative_to(path))
+        if is_picture(file):
+            if len(look.shape) != 3:
+                raise StageError(
+                    f"{name} is one picture, but {params.dataset} has sequences of them; give an "
+                    f".npz file of sequences ({'×'.join(map(str, look.shape))} each)"
+                )
+            try:
+                x, steps = as_input(read_picture(file), look)
+            except StageError as error:
+                yield Found(name, None, str(error).removeprefix(f"{file} "))
+            else:
+                yield Found(name, x, ", ".join(steps))
+            continue
+        for array, images in read_arrays(file, prepare).items():
+            title = f"{name}: {array}" if array else name
+            for i, (x, said) in enumerate(as_inputs(images, look, title)):
+                yield Found(f"{title}[{i}]", x, said)
+
+
+def as_inputs(
+    images: np.ndarray, look: Look, title: str
+) -> Iterator[tuple[np.ndarray | None, str]]:
+    """Yield arrays of images, uint8 (n, …, height, width, channels), as inputs of the model.
+
+    Images of the data's shape stay as they are, or all are inverted.
+    """
+    if images.shape[1:] == look.shape:
+        inverted = other_tone(images[:SAMPLE], look)
+        for x in images:
+            yield (255 - x, INVERTED) if inverted else (x, "unchanged")
+        return
+    if len(look.shape) != 3 or images.ndim != 4:
         raise StageError(
-            f"{path} cannot be read as a PNG or JPEG: damaged, another format, or too large "
-            f"({error})"
-        ) from None
-    paper = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(paper, picture).convert("RGB")
+            f"{title} has images of {'×'.join(map(str, images.shape[1:]))}, the training data of "
+            f"{'×'.join(map(str, look.shape))}"
+        )
+    for image in images:
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("RGBA")
+        try:
+            x, steps = as_input(picture, look)
+        except StageError as error:
+            yield None, str(error)
+        else:
+            yield x, ", ".join(steps)
 
 
-def as_rgba(picture: Image.Image) -> Image.Image:
-    """Return a picture as RGBA, 8 bits per channel."""
-    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    return picture.convert("RGBA")
+def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
+    """Preprocess a picture to look like the training images.
 
-
-def border_level(x: np.ndarray) -> float:
-    """Return the median of the images' outermost pixels; `x` is (n, height, width, channels)."""
-    edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
-    return float(np.median(np.concatenate([edge.ravel() for edge in edges])))
-
-
-def as_input(
-    picture: Image.Image, image_shape: list[int], dataset: str, background: float
-) -> tuple[np.ndarray, list[str]]:
-    """Preprocess a picture to look like an image of `dataset`.
+    Pictures that look like them already stay as they are.
 
     Parameters
     ----------
     picture
-        RGB, any size.
-    image_shape
-        Height, width and channels of the dataset's images.
-    background
-        `border_level` of the dataset's images.
+        RGBA, any size.
 
     Returns
     -------
     numpy.ndarray
-        uint8, of shape `image_shape`.
+        uint8, of the shape `look.shape`.
     list of str
         The preprocessing steps, in words.
 
     Raises
     ------
     StageError
-        The dataset has digits, and the picture is blank.
+        The data have MNIST's format, and the picture is blank or shows several digits.
     """
-    height, width, channels = image_shape
+    height, width, channels = look.shape
     steps = [f"{picture.width}×{picture.height}"]
-    if channels == 1:
-        picture = picture.convert("L")
-    level = border_level(np.asarray(picture).reshape(1, picture.height, picture.width, -1))
-    plain = min(background, 255 - background) < PLAIN  # photographs have no plain background
-    if plain and (level < 128) != (background < 128):
-        picture, level = ImageOps.invert(picture), 255 - level
-        tones = ("dark on light", "light on dark")
-        was, wanted = tones if background < 128 else tones[::-1]
-        steps.append(f"inverted (the picture is {was}, the data are {wanted})")
-    if dataset in DIGITS:
-        steps.append("cropped, scaled and centred like the digits of MNIST")
-        small = picture.reduce(max(1, max(picture.size) // LARGEST))
-        return as_mnist(ink(np.asarray(small, dtype=np.float64), level))[..., None], steps
+    flat = on_white(picture).convert("L" if channels == 1 else "RGB")
+    x = np.asarray(flat).reshape(*flat.size[::-1], channels)
+    if look.mnist:
+        for each, said in ((x, "unchanged"), (255 - x, INVERTED)):
+            if in_format(each[None])[0]:
+                return each, [*steps, said]
+        x, done = read_digit(picture)
+        return x, steps + done
+    if other_tone(x[None], look):
+        flat = ImageOps.invert(flat)
+        steps.append(INVERTED)
+    if flat.size == (width, height):
+        return np.asarray(flat).reshape(look.shape), steps
     steps.append(f"scaled to {width}×{height}")
-    fill = round(level)
-    padded = ImageOps.pad(picture, (width, height), color=fill if channels == 1 else (fill,) * 3)
-    return np.asarray(padded).reshape(height, width, channels), steps
+    if look.own:  # as `prepare` scales pictures
+        flat = flat.resize((width, height), Image.Resampling.BILINEAR)
+    else:
+        fill = int(np.median(border(x[None])))
+        fill = 255 - fill if INVERTED in steps else fill
+        flat = ImageOps.pad(flat, (width, height), color=(fill,) * channels)
+    return np.asarray(flat).reshape(look.shape), steps
 
 
-def ink(grey: np.ndarray, level: float) -> np.ndarray:
-    """Return the strokes of a light drawing, cropped to a square and scaled to a maximum of 255.
+# --- answers ------------------------------------------------------------------------------
 
-    `grey` is the drawing, 0 to 255, (height, width); `level` is the brightness of its background.
-    A blank drawing raises StageError.
-    """
-    above = np.clip(grey - level, 0, None)
-    strongest = above.max()
-    if strongest < PLAIN:
-        raise StageError("the picture looks blank: no stroke stands out from the background")
-    above[above < FAINT * strongest] = 0
-    rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
-    cut = above[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    side = max(cut.shape)
-    top, left = (side - cut.shape[0]) // 2, (side - cut.shape[1]) // 2
-    square = np.zeros((side, side), np.float32)
-    square[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
-    if side > MNIST_BOX:  # average pixels: the interpolation in `as_mnist` would skip some
-        smaller = Image.fromarray(square).resize((MNIST_BOX, MNIST_BOX), Image.Resampling.BOX)
-        square = np.asarray(smaller)
-    return square.astype(np.float64) * (255 / square.max())  # averaging makes thin lines pale
+
+def probabilities_of(
+    name: str, params: Params, manifest: dict[str, Any], inputs: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return the class probabilities (n, classes) that the model `name` gives to the inputs."""
+    configure(choose_threads(params.train.threads, batch_size=1, batch_norm=False), params.seed)
+    from stages.models.shared.archive import load_model
+    from stages.models.shared.inference import predict
+
+    file = Path(f"data/models/{name}.keras")
+    model = load_model(file)
+    expected = (*manifest["image_shape"], len(manifest["class_names"]))
+    if (*model.input_shape[1:], model.output_shape[-1]) != expected:
+        raise StageError(f"{file} was trained on other data than {PREPARED}; run `dvc repro`")
+    return predict(model, np.stack(inputs))
+
+
+def as_row(found: Found, row: np.ndarray | None, class_names: list[str]) -> dict[str, Any]:
+    """Return an image's row of the CSV file; without an answer, its probabilities are empty."""
+    if row is None:
+        return dict.fromkeys((f"p_{name}" for name in class_names), "") | dict(
+            zip(COLUMNS, (found.name, "", "", "", found.said), strict=True)
+        )
+    best = int(row.argmax())
+    values = (found.name, class_names[best], f"{row[best]:.6f}", found.said, "")
+    shares = (f"{share:.6f}" for share in row)
+    return dict(zip(COLUMNS, values, strict=True)) | {
+        f"p_{name}": share for name, share in zip(class_names, shares, strict=True)
+    }
+
+
+def print_answer(found: Found, row: np.ndarray | None, class_names: list[str]) -> None:
+    """Print what the model says about an image, or why it was not asked."""
+    if row is None:
+        print(f"{found.name}: not classified: {found.said}")
+        return
+    print(f"{found.name}: {found.said}")
+    for label in np.argsort(-row, kind="stable")[:SHOWN]:
+        print(f"  {class_names[label]:12} {row[label]:7.2%}")
 
 
 if __name__ == "__main__":

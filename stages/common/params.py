@@ -46,6 +46,7 @@ ADDED = {
         "label_column": "auto",
         "skip_damaged": False,
     },
+    "train": {"class_weight": "none"},
     "cnn": OWN | {"frames": "mean", "head": "flatten"},
     "lstm": OWN | {"cell": "lstm", "read": "rows", "pool": "last"},
     "hybrid": OWN | {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
@@ -124,6 +125,7 @@ class Train(Section):
     clip_norm: NonNegative
     precision: Annotated[Literal["float32", "mixed_bfloat16"], Name]
     early_stopping: Limited
+    class_weight: Annotated[Literal["none", "balanced"], Name]
     threads: Limited
 
     def own(self, section: Model) -> Train:

@@ -83,7 +83,7 @@ def read_csv_source(path: Path, files: dict[str, Path], label_column: str) -> So
             )
         if layout.note:
             source.notes.append(f"{file.name}: {layout.note}")
-        x, y = _read(file, layout)
+        x, y = read_table(file, layout)
         source.arrays |= {f"x_{part}": x, f"y_{part}": y}
         source.titles |= {f"x_{part}": file.name, f"y_{part}": f"the label column of {file.name}"}
     return source
@@ -191,8 +191,11 @@ def _missing_column(names: list[str]) -> str:
 # --- values -------------------------------------------------------------------------------
 
 
-def _read(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels (n, pixels) in the smallest type that holds them, and the labels (n,)."""
+def read_table(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels (n, pixels) in the smallest type that holds them, and the labels (n,).
+
+    Without a column of labels, the labels are empty texts.
+    """
     import pandas as pd
 
     images, labels, size = [], [], 0
@@ -213,7 +216,9 @@ def _read(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
                 if chunk.isna().any(axis=None) or any(kind.kind not in "iuf" for kind in x.dtypes):
                     raise ValueError("a cell is empty or not a number")
                 images.append(_small(x.to_numpy()))
-                labels.append(chunk[layout.label].to_numpy())
+                labels.append(
+                    chunk[layout.label].to_numpy() if layout.label >= 0 else np.full(len(x), "")
+                )
                 size += images[-1].nbytes
                 if size > MAX_ARRAYS:
                     raise StageError(f"{path} has more than {MAX_ARRAYS} bytes of pixels")
@@ -246,7 +251,7 @@ def _first_fault(path: Path, layout: Layout) -> str | None:
                 where = f"line {reader.line_num}"
                 if len(row) != layout.columns:
                     return f"{where} has {len(row)} cells, the first row {layout.columns}"
-                if not row[layout.label].strip():
+                if layout.label >= 0 and not row[layout.label].strip():
                     return f"{where} has no label"
                 for i in layout.pixels:
                     if not _is_number(row[i]) or not math.isfinite(float(row[i])):

@@ -268,6 +268,23 @@ def read_picture(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, in
     StageError
         The file is damaged, not a picture, or larger than Pillow's limit on pixels.
     """
+    image, changes = decoded(path)
+    if image.mode == "RGBA":
+        image = on_white(image)
+        changes.append("with transparency were placed on white")
+    size = image.size[::-1]
+    pixels = np.asarray(resized(image, image_size) if image_size else image)
+    if pixels.ndim == 2:
+        return pixels[..., None], size, changes
+    grey = (pixels == pixels[..., :1]).all()
+    return pixels[..., :1] if grey else pixels, size, changes
+
+
+def decoded(path: Path) -> tuple[Image.Image, list[str]]:
+    """Return an upright picture of the mode L, RGB or, with transparency, RGBA, and what was done.
+
+    Errors are those of `read_picture`.
+    """
     changes = []
     try:
         with Image.open(path, formats=FORMATS) as file:
@@ -278,22 +295,21 @@ def read_picture(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, in
                 image, deep = _as_8_bits(image)
                 changes += ["of 16 bits were scaled to 8 bits"] * deep
             elif image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-                changes.append("with transparency were placed on white")
+                image = image.convert("RGBA")
             elif image.mode not in ("L", "RGB"):
                 image = image.convert("L" if image.mode == "1" else "RGB")
-            size = image.size[::-1]
-            pixels = np.asarray(resized(image, image_size) if image_size else image)
+            image.load()
     except Exception as error:  # Pillow's decoders raise many types
         if isinstance(error, MemoryError) or getattr(error, "filename", None):
             raise
         reason = one_line(error).replace(str(path), path.name)[:120]
         raise StageError(f"{path} is damaged or not a picture ({reason})") from None
-    if pixels.ndim == 2:
-        return pixels[..., None], size, changes
-    grey = (pixels == pixels[..., :1]).all()
-    return pixels[..., :1] if grey else pixels, size, changes
+    return image, changes
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return an RGBA picture as RGB, with white where it is transparent."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _as_8_bits(image: Image.Image) -> tuple[Image.Image, bool]:

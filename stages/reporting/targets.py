@@ -86,7 +86,8 @@ def missed_target(dataset: str, model: str, epochs: int, accuracy: float) -> flo
 
 def settings_digest(model: str, params: Mapping[str, Any]) -> str:
     """Return a digest of the parameters that determine a model's accuracy, except for the seed."""
-    train = {key: value for key, value in params["train"].items() if key != "threads"}
+    train = without_added("train", params)
+    train.pop("threads")
     sections = [without_added(name, params) for name in ("prepare", model)]
     kept = [train, params["dataset"], sections[0], params["epochs"], sections[1]]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

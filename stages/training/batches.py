@@ -19,11 +19,20 @@ class Epochs(keras.utils.PyDataset):
 
     `start` chooses the epoch. Order and maps are functions of (seed, epoch), so an epoch is the
     same after a resume. Within a batch, images are sorted by their position in the file, which
-    makes reading faster.
+    makes reading faster. With `weights`, float32 (n,), batches also hold the images' weights in
+    the loss.
     """
 
-    def __init__(self, data: Arrays, batch_size: int, section: Model, seed: int):
+    def __init__(
+        self,
+        data: Arrays,
+        batch_size: int,
+        section: Model,
+        seed: int,
+        weights: np.ndarray | None = None,
+    ):
         super().__init__()
+        self.weights = weights
         self.data, self.batch_size, self.section, self.seed = data, batch_size, section, seed
         self.start(1)
 
@@ -35,7 +44,7 @@ class Epochs(keras.utils.PyDataset):
     def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch_size)
 
-    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], *tuple[np.ndarray, ...]]:
         chosen = np.sort(self.order[step * self.batch_size : (step + 1) * self.batch_size])
         inputs = {"image": self.data.x[chosen]}
         if augments(self.section):
@@ -44,7 +53,8 @@ class Epochs(keras.utils.PyDataset):
             inputs["transform"] = transforms(random, len(chosen), (height, width), self.section)
         if step % RELEASE == RELEASE - 1 or step == len(self) - 1:
             self.data.release()
-        return inputs, self.data.y[chosen]
+        y = self.data.y[chosen]
+        return (inputs, y) if self.weights is None else (inputs, y, self.weights[chosen])
 
 
 class InOrder(keras.utils.PyDataset):

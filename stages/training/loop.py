@@ -106,9 +106,9 @@ def fit(
     ------
     dict
         ``epoch`` from 1; ``accuracy, val_accuracy`` as fractions; ``loss, val_loss``, cross-entropy
-        in nats without label smoothing; ``learning_rate`` at the end of the epoch; ``seconds``
-        without the call of `keep`. Training figures are running means over the epoch, with
-        augmentation and dropout. Epochs in `progress` are not yielded again.
+        in nats without label smoothing or class weights; ``learning_rate`` at the end of the
+        epoch; ``seconds`` without the call of `keep`. Training figures are running means over the
+        epoch, with augmentation and dropout. Epochs in `progress` are not yielded again.
 
     Raises
     ------
@@ -128,7 +128,8 @@ def fit(
         steps_per_execution=min(STEPS_PER_EXECUTION, steps),
         jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
     )
-    batches = Epochs(train_data, train.batch_size, section, seed)
+    weights = balanced(train_data.y) if train.class_weight == "balanced" else None
+    batches = Epochs(train_data, train.batch_size, section, seed, weights)
     training = feed(batches)  # one for all epochs: TensorFlow never frees a generator's function
     validation = feed(InOrder(val_data, PREDICTION_BATCH))
     rows: list[dict[str, float]] = []
@@ -164,6 +165,15 @@ def fit(
         yield row
     if best_weights is not None:
         model.set_weights(best_weights)
+
+
+def balanced(y: np.ndarray) -> np.ndarray:
+    """Return a weight for each label in `y` (n,), float32 (n,) with mean 1.
+
+    It is n / (k × count of the label) with k classes, as in scikit-learn's ``balanced``.
+    """
+    classes, positions, counts = np.unique(y, return_inverse=True, return_counts=True)
+    return (len(y) / (len(classes) * counts))[positions].astype(np.float32)
 
 
 def state(graph: TrainingGraph) -> list[keras.Variable]:

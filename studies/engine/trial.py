@@ -53,10 +53,10 @@ def trial_key(
     parameter in `ADDED` counts only if its value differs from the one there, so that earlier trials
     keep their keys.
     """
-    section = without_added(model, params)
+    sections = {name: without_added(name, params) for name in ("train", model)}
     facts = {
         "results_version": RESULTS_VERSION,
-        "params": {key: params[key] for key in ("epochs", "seed", "train")} | {model: section},
+        "params": {key: params[key] for key in ("epochs", "seed")} | sections,
         "model": model,
         "data": {
             "image_shape": manifest["image_shape"],
