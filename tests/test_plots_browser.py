@@ -112,7 +112,7 @@ def project(tmp_path_factory):
             build_tree(MODELS[:3], "0123456789", epochs)
             report.main()
             if epochs == 4:
-                for name in ("confusion", "per_class", "calibration", "mistakes"):
+                for name in ("confusion", "per_class", "calibration", "mistakes", "robustness"):
                     (folder / f"plots/{name}.csv").unlink()
                 write_csv(folder / "plots/confusion/cnn.csv", [{"actual": 1, "predicted": 2}])
             run("git", "add", "-A")
@@ -152,7 +152,7 @@ def test_dvc_draws_every_table_once(project, open_page, revisions, monkeypatch):
             for name in figure
         ]
         assert sorted(drawn) == sorted([*curves, *tables])
-        assert len(drawn) <= 12
+        assert len(drawn) <= 13
         assert "<img" not in text
 
     def library(route):

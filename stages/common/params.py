@@ -43,6 +43,7 @@ ADDED = {
         "label_column": "auto",
         "skip_damaged": False,
     },
+    "evaluate": {"corruptions": True},
     "cnn": {"frames": "mean", "head": "flatten"},
     "lstm": {"cell": "lstm", "read": "rows", "pool": "last"},
     "hybrid": {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
@@ -124,6 +125,12 @@ class Train(Section):
     threads: Limited
 
 
+class Evaluate(Section):
+    """The section `evaluate`."""
+
+    corruptions: Flag
+
+
 class Model(Section):
     """Keys of every model: its output layers, and its own training recipe."""
 
@@ -166,6 +173,7 @@ class Params(Section):
     seed: Seed
     prepare: Prepare
     train: Train
+    evaluate: Evaluate
 
     @property
     def models(self) -> dict[str, Model]:
@@ -254,7 +262,12 @@ def _shortened(value: Any) -> str:
 
 def with_added(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return recorded parameters with those that were added later, if they lack them."""
-    sections = {name: added | recorded[name] for name, added in ADDED.items() if name in recorded}
+    sections = {
+        name: added | recorded.get(name, {})
+        for name, added in ADDED.items()
+        if name in recorded
+        or name not in model_names()  # a trial has the section of its model only
+    }
     return {**recorded, **sections}
 
 
