@@ -61,11 +61,41 @@ def build_tree(
         for i, name in enumerate(probabilities)
     ]  # fmt: skip
     write_scores(y, probabilities, list(class_names), corrupted)
+    write_insides(models, shape, len(class_names), n)
     seconds = {name: {"batch_1": 0.001, "batch_256": 0.0001} for name in probabilities}
-    write_json(Path("data/timing/inference.json"), {"seconds_per_image": seconds})
-    for name in ("params.yaml", "studies/published.yaml", "studies/results/comparison.json"):
+    write_json(
+        Path("data/timing/inference.json"), {"seconds_per_image": seconds, "commit": "1234567"}
+    )
+    for name in ("params.yaml", "studies/published.yaml", "studies/targets.yaml",
+                 "studies/results/comparison.json"):  # fmt: skip
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, name)
+
+
+def write_insides(models: Sequence[str], shape: tuple[int, ...], classes: int, n: int) -> None:
+    """Write layers and explanations: the second model is an LSTM, the others are convolutions."""
+    architecture, explanations = {}, {}
+    for i, name in enumerate(models):
+        *time, height, width, _ = shape
+        steps = [*time, height][0] if i == 1 else 0
+        first = {
+            "kind": "LSTM" if steps else "Conv2D", "kernel": [] if steps else [3, 3],
+            "input": [*shape], "output": [7] if steps else [*time, height, width, 7],
+            "parameters": 900 + i, "multiply_adds": 12345, "steps": steps,
+            "step": "row" if steps else "", "bidirectional": False,
+        }  # fmt: skip
+        last = {"kind": "Dense", "input": [7], "output": [classes], "parameters": 100, "steps": 0,
+                "multiply_adds": 655, "step": "", "bidirectional": False, "kernel": []}  # fmt: skip
+        architecture[name] = [first, last]
+        grid = np.full((steps or 9, classes if steps else 9), 0.25)
+        images = [1, 2, 0][: n - 1]
+        explanations[name] = {
+            "kind": "belief" if steps else "occlusion",
+            "images": images,
+            "values": [grid.tolist()] * len(images),
+        }
+    write_json(Path("data/predictions/architecture.json"), architecture)
+    write_json(Path("data/predictions/explanations.json"), explanations)
 
 
 def write_training(name: str, i: int, epochs: int, random: np.random.Generator) -> None:

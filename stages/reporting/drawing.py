@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,27 @@ def time_steps(layer: Mapping[str, Any]) -> list[str]:
     numbers = range(1, layer["steps"] + 1)
     shown = [f"{layer['step']} {number}" for number in numbers]
     return shown if len(shown) <= LONGEST else [*shown[:2], "…", shown[-1]]
+
+
+def blocks(layers: Layers) -> list[dict[str, Any]]:
+    """Return the parts of a drawing for the page, from left to right.
+
+    A part is the data, ``shape`` with ``height`` and ``width`` in rem, or a layer: its ``title``
+    and, unrolled over time, its ``cells`` and their ``steps``.
+    """
+    shapes = [layers[0]["input"], *(layer["output"] for layer in drawn(layers))]
+    largest = max(math.log2(1 + size) for shape in shapes for size in shape)
+    parts = []
+    for layer, shape in zip([None, *drawn(layers)], shapes, strict=True):
+        if layer is not None:
+            steps = time_steps(layer)
+            cells = ["…" if step == "…" else layer["kind"] for step in steps]
+            parts.append({"title": title(layer), "steps": steps, "cells": cells,
+                          "both": layer["bidirectional"]})  # fmt: skip
+        height, width = (shape[-3], shape[-1]) if len(shape) > 2 else (shape[-1], 1)
+        sizes = [0.5 + 3 * math.log2(1 + size) / largest for size in (height, width)]
+        parts.append({"shape": shape_text(shape), "height": sizes[0], "width": sizes[1]})
+    return parts
 
 
 def as_text(layers: Layers) -> str:
