@@ -23,6 +23,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 # DVC's page loads Vega from this host. Here it gets vl-convert-python's copy.
 VEGA_HOST = "https://cdn.jsdelivr.net/npm/"
+AXE = ROOT / "tests/node_modules/axe-core/axe.min.js"
 MODELS = ("cnn", "lstm", "hybrid", "transformer", "a_model_with_quite_a_long_name")
 PATIENCE = 120_000  # ms; the default of 30 s can pass on a busy machine
 SHAPES = {  # number of models, classes, epochs
@@ -186,7 +187,7 @@ def test_the_report_fits(shape, open_page, kind):
     path, models = shape
     page = open_page(path, media="print" if kind == "print" else "screen", **OPTIONS[kind])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator("figure > svg[role=img][aria-label]").count() == FIGURES
+    assert page.locator("figure .scroll > svg[role=img][aria-label]").count() == FIGURES
     assert page.locator(".models .card").count() == models + 1
     assert page.locator("img:not([alt])").count() == 0
     if kind == "phone":  # each model's test accuracy is visible without scrolling sideways
@@ -194,6 +195,61 @@ def test_the_report_fits(shape, open_page, kind):
             box = cell.bounding_box()
             assert 0 <= box["x"] < box["x"] + box["width"] <= 360
         wider = "all => all.map(box => box.scrollWidth - box.clientWidth)"
-        assert set(page.locator("#results .scroll").evaluate_all(wider)) == {0}
+        assert set(
+            page.locator("#results .scroll:not([aria-label=Figure])").evaluate_all(wider)
+        ) == {0}
     page.keyboard.press("Tab")  # to the first link; print has none, so to the first table
     assert page.evaluate("document.activeElement.tagName") == ("DIV" if kind == "print" else "A")
+
+
+@pytest.mark.parametrize("kind", ["light", "dark", "phone"])
+def test_axe_finds_nothing_serious(shape, open_page, kind):
+    if not AXE.exists():
+        pytest.skip("no axe-core: npm ci --prefix tests")
+    page = open_page(shape[0], **OPTIONS[kind])
+    page.evaluate(AXE.read_text(encoding="utf-8") + "; undefined")
+    found = [
+        (violation["id"], node["html"])
+        for violation in page.evaluate("axe.run()")["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+    assert found == []
+
+
+def test_tables_sort_and_a_confusion_shows_its_images(shape, open_page):
+    page = open_page(shape[0])
+    head = page.locator("#results table", has_text="parameters").locator("th", has_text="errors")
+    column = "all => all.map(cell => Number(cell.textContent.replace(',', '')))"
+    cells = page.locator('#results td[data-label="errors"]')
+    for order, sign in (("descending", -1), ("ascending", 1)):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == order
+        values = cells.evaluate_all(column)
+        assert values == sorted(values, key=lambda value: sign * value)
+        assert len(set(values)) > 1
+    link = page.locator(".confusion a").first
+    pair = ":".join(link.get_attribute(f"data-{key}") for key in ("model", "actual", "predicted"))
+    items = page.locator(".mistakes > li")
+    every = items.count()
+    link.click()
+    visible = page.locator(".mistakes > li:not([hidden])")
+    assert 1 <= visible.count() == min(8, int(link.text_content())) < every
+    for pairs in visible.evaluate_all("all => all.map(item => item.dataset.pairs)"):
+        assert pair in pairs.split()
+    page.locator(".filter button").click()
+    assert visible.count() == every
+    page.locator(".filter select").first.select_option("1")
+    labels = visible.evaluate_all("all => all.map(item => item.dataset.pairs.split(':')[1])")
+    assert set(labels) == {"1"}
+
+
+def test_without_scripts_everything_is_there(shape, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(shape[0].as_uri())
+    assert page.locator(".mistakes > li[hidden]").count() == 0
+    assert page.locator(".mistakes > li").count() > 0
+    assert page.locator("th button").count() == 0
+    assert not page.locator(".filter").is_visible()
+    context.close()

@@ -256,7 +256,7 @@ def test_the_page_is_small_and_self_contained(models, classes, epochs):
     text = Page().text
     assert len(text.encode()) < 3_000_000
     assert text.count('role="img" aria-label=') == text.count('role="img"')
-    assert text.count("<figure><svg") == FIGURES
+    assert text.count('aria-label="Figure"><svg') == FIGURES
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))

@@ -387,7 +387,8 @@ def as_svg_file(figure: Figure) -> bytes:
 def as_svg(figure: Figure, title: str) -> str:
     """Return a figure as an `svg` element in the page's text colour; `title` is its alt text.
 
-    The points of a line that has `tips` show them on hover.
+    The points of a line that has `tips` show them on hover. `--least` is the width in pixels below
+    which the text is too small to read.
     """
     marked = figure.findobj(lambda artist: hasattr(artist, "tips"))
     for i, artist in enumerate(marked):
@@ -414,7 +415,7 @@ def as_svg(figure: Figure, title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'role="img" aria-label="{html.escape(title)}" viewBox="{view_box}" '
-        f'style="max-width:{width * 4 / 3:.0f}px">{rest}'
+        f'style="max-width:{width * 4 / 3:.0f}px;--least:{width * 0.8:.0f}px">{rest}'
     )
 
 
