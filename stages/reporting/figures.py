@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from stages.common.params import ENSEMBLE
+from stages.reporting.sentences import points
 
 COLOURS = ("#0072b2", "#d55e00", "#cc79a7", "#009e73", "#e69f00", "#56b4e9")
 MARKERS = "os^Dvp"
@@ -120,8 +121,8 @@ def error_bars(
     """
     ends = [interval or (value, value) for value, interval in zip(y, intervals, strict=True)]
     lengths = [abs(np.subtract(y, [end[side] for end in ends])) for side in (0, 1)]
-    points, bars = ((y, x), {"xerr": lengths}) if horizontal else ((x, y), {"yerr": lengths})
-    drawn = ax.errorbar(*points, **bars, capsize=3, **{"ms": 5} | style)
+    places, bars = ((y, x), {"xerr": lengths}) if horizontal else ((x, y), {"yerr": lengths})
+    drawn = ax.errorbar(*places, **bars, capsize=3, **{"ms": 5} | style)
     if tips:
         drawn[0].tips = tips
 
@@ -217,7 +218,8 @@ def forest(
     upper.set(xlabel="test accuracy (%), 95 % interval", ylim=(len(names) - 0.5, -0.5))
     pairs = [f"{pair['a']} − {pair['b']}" for pair in comparisons]
     for place, pair in enumerate(comparisons):
-        text = f"{pairs[place]}: {_percent(*pair['interval'])} points"
+        ends = " to ".join(map(points, pair["interval"]))
+        text = f"{pairs[place]}: {points(pair['difference'])} points ({ends})"
         error_bars(lower, [place], [pair["difference"]], [pair["interval"]], horizontal=True,
                    tips=[text], color=NEUTRAL, marker="o")  # fmt: skip
     lower.axvline(0, color=INK, lw=1, ls=":")
