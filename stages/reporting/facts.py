@@ -119,8 +119,7 @@ def references(run: Results, params: Params) -> dict[str, Any]:
 def inside(run: Results) -> dict[str, Any]:
     """Return how the models are built, how they learned, and what they look at."""
     class_names = run.manifest["class_names"]
-    explanations = read_json(PREDICTIONS / "explanations.json")
-    architecture = {}
+    architecture, explanations = {}, {}
     for name, layers in read_json(PREDICTIONS / "architecture.json").items():
         architecture[name] = {
             "blocks": blocks(layers),
@@ -129,13 +128,13 @@ def inside(run: Results) -> dict[str, Any]:
             "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
             "step": next((layer["step"] for layer in layers if layer["step"]), ""),
         }
+    for name, entry in read_json(PREDICTIONS / "explanations.json").items():
+        step = architecture[name]["step"]
+        images = page.explained(entry, run.test.x, class_names, step)
+        explanations[name] = {"kind": entry["kind"], "images": images}
     return {
         "architecture": architecture,
-        "explanations": {
-            name: {"kind": entry["kind"],
-                   "images": page.explained(entry, class_names, architecture[name]["step"])}
-            for name, entry in explanations.items()
-        },
+        "explanations": explanations,
         "histories": run.histories,
         "learning": {name: page.learning(history) for name, history in run.histories.items()},
         "sparklines": {name: page.sparkline(history) for name, history in run.histories.items()},

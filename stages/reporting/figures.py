@@ -272,7 +272,7 @@ def learning_curves(
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for set_formatter in (panels[0].yaxis.set_major_formatter, panels[0].yaxis.set_minor_formatter):
-        set_formatter(lambda fraction, _: f"{100 * fraction:.2g}")
+        set_formatter(lambda fraction, _: f"{100 * fraction:.3g}")
     legend(figure)
     return figure
 

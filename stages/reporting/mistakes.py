@@ -16,7 +16,7 @@ from stages.reporting.page import picture
 
 PER_CELL = 8  # images per cell of a confusion matrix
 MOST_IMAGES = 400
-MOST_PIXELS = 1_000_000  # of all pictures together, so that the page stays small
+MOST_PIXELS = 500_000  # of all pictures together, so that the page stays small
 SUSPECTS = 24
 COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 

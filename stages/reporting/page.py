@@ -106,12 +106,14 @@ def class_ranking(
     return sorted((row for row in ranking if row["images"]), key=lambda row: row["mean"])
 
 
-def picture(pixels: np.ndarray) -> str:
+def picture(pixels: np.ndarray, stacked: bool = False) -> str:
     """Return an image, uint8 (…, height, width, 1 or 3), as a base64 PNG.
 
-    Images along further axes, such as the frames of a sequence, are shown side by side.
+    Images along further axes, such as the frames of a sequence, are shown side by side, or below
+    each other if `stacked`.
     """
-    pixels = np.concatenate(pixels.reshape(-1, *pixels.shape[-3:]), axis=1)
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    pixels = np.concatenate(frames, axis=0 if stacked else 1)
     buffer = io.BytesIO()
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     Image.fromarray(np.ascontiguousarray(shown)).save(buffer, "PNG", optimize=True)
@@ -147,21 +149,40 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, figures.Points]:
 
 
 def explained(
-    explanation: Mapping[str, Any], class_names: Sequence[str], steps: str
+    explanation: Mapping[str, Any], x: np.ndarray, class_names: Sequence[str], steps: str
 ) -> list[dict[str, Any]]:
     """Return the values of one model's explanation as coloured cells, one entry per image.
+
+    Parameters
+    ----------
+    explanation
+        As returned by `explanations.explain`.
+    x
+        All test images, uint8 (n, …, height, width, channels).
+    steps
+        What a time step is: row, column or frame.
 
     Returns
     -------
     list of dict
-        ``index`` (of the test image), ``rows`` and ``columns`` (of the grid), ``cells``: those
-        worth drawing, each with its place, its ``share`` (0 to 1) and a text; and ``texts``: the
-        table behind the drawing.
+        ``index`` (of the test image), ``picture``, ``rows`` and ``columns`` (of the grid),
+        ``cells``: those worth drawing, each with its place, its ``share`` (0 to 1) and a text; and
+        ``texts``: the table behind the drawing.
     """
     belief, entries = explanation["kind"] == "belief", []
     for index, values in zip(explanation["images"], explanation["values"], strict=True):
         grid = np.array(values)
         rows, columns = grid.shape
+        if belief:
+            texts = [
+                f"{class_names[top]}, {100 * grid[i, top]:.0f} %"
+                for i, top in enumerate(grid.argmax(axis=1))
+            ]
+        else:
+            row, column = np.unravel_index(grid.argmax(), grid.shape)
+            texts = [f"{100 * grid.max():.0f}", f"{100 * (row + 0.5) / rows:.0f} % from the top, "
+                     f"{100 * (column + 0.5) / columns:.0f} % from the left"]  # fmt: skip
+            grid = np.tile(grid, math.prod(x.shape[1:-3]))  # over each frame of a sequence
         cells = []
         for row, column in np.argwhere(grid >= FAINT).tolist():
             share = float(grid[row, column])
@@ -169,14 +190,12 @@ def explained(
             if belief:
                 text = f"after {steps} {row + 1}: {class_names[column]}, {100 * share:.0f} %"
             cells.append({"row": row, "column": column, "share": share, "text": text})
-        tops = grid.argmax(axis=1)
-        most = np.unravel_index(grid.argmax(), grid.shape)
-        texts = (
-            [f"{class_names[top]}, {100 * grid[i, top]:.0f} %" for i, top in enumerate(tops)]
-            if belief
-            else [f"{100 * grid.max():.0f}", f"{100 * (most[0] + 0.5) / rows:.0f} % from the top, "
-                  f"{100 * (most[1] + 0.5) / columns:.0f} % from the left"]
-        )  # fmt: skip
-        entries.append({"index": index, "rows": rows, "columns": columns, "cells": cells,
-                        "texts": texts})  # fmt: skip
+        entries.append({
+            "index": index,
+            "picture": picture(x[index], stacked=belief),
+            "rows": rows,
+            "columns": grid.shape[1],
+            "cells": cells,
+            "texts": texts,
+        })  # fmt: skip
     return entries
