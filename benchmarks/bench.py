@@ -135,7 +135,7 @@ def measure(words: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
 def count_multiply_adds(manifest: Mapping[str, Any], params: Params) -> dict[str, dict[str, int]]:
     """Return the multiply-adds per image in training and in inference, by model."""
     configure(choose_threads(0, params.train.batch_size, batch_norm=True), seed=1)
-    from benchmarks.multiply_adds import inference, training
+    from stages.evaluation.counting import inference, training
     from stages.models import build
 
     shape, classes = manifest["image_shape"], len(manifest["class_names"])

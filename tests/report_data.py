@@ -12,7 +12,7 @@ from conftest import ROOT
 from stages.common.arrays import write_array
 from stages.common.files import write_csv, write_json
 from stages.common.params import ENSEMBLE
-from stages.evaluate import write_scores
+from stages.evaluation.outputs import write_scores
 
 VERSIONS = dict.fromkeys(("python", "keras", "tensorflow", "numpy"), "0")
 THREADS = {"intra_op": 2, "inter_op": 2, "batch_parts": 1}
@@ -53,12 +53,49 @@ def build_tree(
         probabilities[name] = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
         write_training(name, i, epochs, random)
     probabilities[ENSEMBLE] = np.mean(list(probabilities.values()), axis=0)
-    write_scores(y, probabilities, list(class_names))
+    corrupted = [
+        {"model": name, "corruption": kind, "strength": strength,
+         "accuracy": max(0.0, 0.97 - 0.03 * i - 0.02 * k * strength)}
+        for k, kind in enumerate(("shift", "noise", "blur"))
+        for strength in range(6)
+        for i, name in enumerate(probabilities)
+    ]  # fmt: skip
+    write_scores(y, probabilities, list(class_names), corrupted)
+    write_insides(models, shape, len(class_names), n)
     seconds = {name: {"batch_1": 0.001, "batch_256": 0.0001} for name in probabilities}
-    write_json(Path("data/timing/inference.json"), {"seconds_per_image": seconds})
-    for name in ("params.yaml", "studies/published.yaml", "studies/results/comparison.json"):
+    write_json(
+        Path("data/timing/inference.json"), {"seconds_per_image": seconds, "commit": "1234567"}
+    )
+    for name in ("params.yaml", "studies/published.yaml", "studies/targets.yaml",
+                 "studies/results/comparison.json"):  # fmt: skip
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, name)
+
+
+def write_insides(models: Sequence[str], shape: tuple[int, ...], classes: int, n: int) -> None:
+    """Write layers and explanations: the second model is an LSTM, the others are convolutions."""
+    architecture, explanations = {}, {}
+    for i, name in enumerate(models):
+        *time, height, width, _ = shape
+        steps = [*time, height][0] if i == 1 else 0
+        first = {
+            "kind": "LSTM" if steps else "Conv2D", "kernel": [] if steps else [3, 3],
+            "input": [*shape], "output": [7] if steps else [*time, height, width, 7],
+            "parameters": 900 + i, "multiply_adds": 12345, "steps": steps,
+            "step": "row" if steps else "", "bidirectional": False,
+        }  # fmt: skip
+        last = {"kind": "Dense", "input": [7], "output": [classes], "parameters": 100, "steps": 0,
+                "multiply_adds": 655, "step": "", "bidirectional": False, "kernel": []}  # fmt: skip
+        architecture[name] = [first, last]
+        grid = np.full((steps or 9, classes if steps else 9), 0.25)
+        images = [1, 2, 0][: n - 1]
+        explanations[name] = {
+            "kind": "belief" if steps else "occlusion",
+            "images": images,
+            "values": [grid.tolist()] * len(images),
+        }
+    write_json(Path("data/predictions/architecture.json"), architecture)
+    write_json(Path("data/predictions/explanations.json"), explanations)
 
 
 def write_training(name: str, i: int, epochs: int, random: np.random.Generator) -> None:

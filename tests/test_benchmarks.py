@@ -125,7 +125,7 @@ def test_multiply_adds_are_those_that_tensorflow_counts(make_params, backend, na
     import tensorflow as tf
     from tensorflow.python.framework.ops import get_stats_for_node_def
 
-    from benchmarks.multiply_adds import inference, training
+    from stages.evaluation.counting import inference, training
     from stages.models import build
 
     model = build(name, (28, 28, 1), 10, make_params().models[name])

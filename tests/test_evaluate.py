@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_scores import P, Y, by_definition
 
-from stages.evaluate import write_scores
+from stages.evaluation.outputs import write_scores
 from stages.models.shared.inference import inference_seconds
 
 MODELS = ("cnn", "lstm", "hybrid")
@@ -64,7 +64,8 @@ def test_the_figures_follow_from_the_stored_probabilities(pipeline):
     for name, p in stored.items():
         assert p.dtype == np.float32
         wanted = by_definition(y, p)
-        assert tested[name]["test"].keys() - {"calibration_error"} == wanted.keys() - {"errors"}
+        others = {"calibration_error", "robustness"}
+        assert tested[name]["test"].keys() - others == wanted.keys() - {"errors"}
         for key, value in wanted.items():
             assert (tested[name]["test"] | details[name])[key] == pytest.approx(value, rel=1e-5)
         guesses = p.argmax(axis=1)

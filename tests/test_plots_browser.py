@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import IDENTITY, ROOT
 from report_data import build_tree
+from test_report import FIGURES
 
 from stages import report
 from stages.common.files import write_csv
@@ -22,6 +23,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 # DVC's page loads Vega from this host. Here it gets vl-convert-python's copy.
 VEGA_HOST = "https://cdn.jsdelivr.net/npm/"
+AXE = ROOT / "tests/node_modules/axe-core/axe.min.js"
 MODELS = ("cnn", "lstm", "hybrid", "transformer", "a_model_with_quite_a_long_name")
 PATIENCE = 120_000  # ms; the default of 30 s can pass on a busy machine
 SHAPES = {  # number of models, classes, epochs
@@ -112,7 +114,7 @@ def project(tmp_path_factory):
             build_tree(MODELS[:3], "0123456789", epochs)
             report.main()
             if epochs == 4:
-                for name in ("confusion", "per_class", "calibration", "mistakes"):
+                for name in ("confusion", "per_class", "calibration", "mistakes", "robustness"):
                     (folder / f"plots/{name}.csv").unlink()
                 write_csv(folder / "plots/confusion/cnn.csv", [{"actual": 1, "predicted": 2}])
             run("git", "add", "-A")
@@ -152,7 +154,7 @@ def test_dvc_draws_every_table_once(project, open_page, revisions, monkeypatch):
             for name in figure
         ]
         assert sorted(drawn) == sorted([*curves, *tables])
-        assert len(drawn) <= 12
+        assert len(drawn) <= 13
         assert "<img" not in text
 
     def library(route):
@@ -185,13 +187,69 @@ def test_the_report_fits(shape, open_page, kind):
     path, models = shape
     page = open_page(path, media="print" if kind == "print" else "screen", **OPTIONS[kind])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator("svg[role=img][aria-label]").count() == 4 + models + 1
+    assert page.locator("figure .scroll > svg[role=img][aria-label]").count() == FIGURES
+    assert page.locator(".models .card").count() == models + 1
     assert page.locator("img:not([alt])").count() == 0
     if kind == "phone":  # each model's test accuracy is visible without scrolling sideways
         for cell in page.locator('#results .cards tbody td[data-label="test (%)"]').all():
             box = cell.bounding_box()
             assert 0 <= box["x"] < box["x"] + box["width"] <= 360
         wider = "all => all.map(box => box.scrollWidth - box.clientWidth)"
-        assert page.locator("#results .scroll").evaluate_all(wider) == [0, 0]
+        assert set(
+            page.locator("#results .scroll:not([aria-label=Figure])").evaluate_all(wider)
+        ) == {0}
     page.keyboard.press("Tab")  # to the first link; print has none, so to the first table
     assert page.evaluate("document.activeElement.tagName") == ("DIV" if kind == "print" else "A")
+
+
+@pytest.mark.parametrize("kind", ["light", "dark", "phone"])
+def test_axe_finds_nothing_serious(shape, open_page, kind):
+    if not AXE.exists():
+        pytest.skip("no axe-core: npm ci --prefix tests")
+    page = open_page(shape[0], **OPTIONS[kind])
+    page.evaluate(AXE.read_text(encoding="utf-8") + "; undefined")
+    found = [
+        (violation["id"], node["html"])
+        for violation in page.evaluate("axe.run()")["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+    assert found == []
+
+
+def test_tables_sort_and_a_confusion_shows_its_images(shape, open_page):
+    page = open_page(shape[0])
+    head = page.locator("#results table", has_text="parameters").locator("th", has_text="errors")
+    column = "all => all.map(cell => Number(cell.textContent.replace(',', '')))"
+    cells = page.locator('#results td[data-label="errors"]')
+    for order, sign in (("descending", -1), ("ascending", 1)):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == order
+        values = cells.evaluate_all(column)
+        assert values == sorted(values, key=lambda value: sign * value)
+        assert len(set(values)) > 1
+    link = page.locator(".confusion a").first
+    pair = ":".join(link.get_attribute(f"data-{key}") for key in ("model", "actual", "predicted"))
+    items = page.locator(".mistakes > li")
+    every = items.count()
+    link.click()
+    visible = page.locator(".mistakes > li:not([hidden])")
+    assert 1 <= visible.count() == min(8, int(link.text_content())) < every
+    for pairs in visible.evaluate_all("all => all.map(item => item.dataset.pairs)"):
+        assert pair in pairs.split()
+    page.locator(".filter button").click()
+    assert visible.count() == every
+    page.locator(".filter select").first.select_option("1")
+    labels = visible.evaluate_all("all => all.map(item => item.dataset.pairs.split(':')[1])")
+    assert set(labels) == {"1"}
+
+
+def test_without_scripts_everything_is_there(shape, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(shape[0].as_uri())
+    assert page.locator(".mistakes > li[hidden]").count() == 0
+    assert page.locator(".mistakes > li").count() > 0
+    assert page.locator("th button").count() == 0
+    assert not page.locator(".filter").is_visible()
+    context.close()

@@ -9,7 +9,7 @@ from scipy import stats
 from study_data import invented_results
 
 from stages.reporting import figures
-from studies.engine.page import overview, page, verdicts
+from studies.engine.page import matrix, overview, page, verdicts
 from studies.engine.summary import cells, row
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
@@ -50,6 +50,19 @@ def test_sentences_give_differences_with_their_intervals(make_results):
         "digits, lstm: best after 2 epochs, 92.40 ± 0.20 % (n = 3); "
         "not significantly better than 1 epoch (+1.00, p = 0.25)."
     )
+
+
+def test_the_matrix_marks_means_that_are_not_significantly_lower(make_results):
+    _, found, committed = make_results({"model": ["cnn", "lstm", "hybrid"], "seed": [1, 2, 3]})
+    lower = {"cnn": 0, "lstm": 0.05, "hybrid": 0.0001}
+    for trial, result in found:
+        noise = 0.003 * ((trial.params.seed + len(trial.model)) % 3)
+        result["accuracy"] = 0.95 - lower[trial.model] + noise
+    ((epochs, row),) = matrix(cells(found, committed)).items()
+    assert epochs == found[0][0].params.epochs
+    assert {name: cell["leads"] for name, cell in row.items()} == {
+        "cnn": True, "lstm": False, "hybrid": True
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("evaluate", ["test", "val"])

@@ -35,3 +35,13 @@ def git(*arguments: str) -> str:
         complaint = one_line(done.stderr) if done.stderr.strip() else "no output"
         raise GitError(f"git {' '.join(arguments)}: {complaint}")
     return done.stdout
+
+
+def commit() -> str:
+    """Return the commit of the code: `1b85474`, `1b85474 with changes`, or "" if it is unknown."""
+    try:
+        head = git("rev-parse", "--short=7", "HEAD").strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/stages")
+    except GitError:
+        return ""
+    return f"{head} with changes" if changed else head

@@ -47,6 +47,7 @@ ADDED = {
         "skip_damaged": False,
     },
     "train": {"class_weight": "none"},
+    "evaluate": {"corruptions": True},
     "cnn": OWN | {"frames": "mean", "head": "flatten"},
     "lstm": OWN | {"cell": "lstm", "read": "rows", "pool": "last"},
     "hybrid": OWN | {"head": "flatten", "kind": "rows", "cell": "lstm", "pool": "last"},
@@ -134,6 +135,12 @@ class Train(Section):
         return self.model_copy(update={key: value for key, value in values.items() if value})
 
 
+class Evaluate(Section):
+    """The section `evaluate`."""
+
+    corruptions: Flag
+
+
 class Model(Section):
     """Keys of every model: its output layers, and its own training recipe."""
 
@@ -178,6 +185,7 @@ class Params(Section):
     seed: Seed
     prepare: Prepare
     train: Train
+    evaluate: Evaluate
 
     @property
     def models(self) -> dict[str, Model]:
@@ -266,7 +274,12 @@ def _shortened(value: Any) -> str:
 
 def with_added(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return recorded parameters with those that were added later, if they lack them."""
-    sections = {name: added | recorded[name] for name, added in ADDED.items() if name in recorded}
+    sections = {
+        name: added | recorded.get(name, {})
+        for name, added in ADDED.items()
+        if name in recorded
+        or name not in model_names()  # a trial has the section of its model only
+    }
     return {**recorded, **sections}
 
 

@@ -6,7 +6,7 @@ sum to 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,18 @@ def mistakes(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, in
         {"image": int(i), "actual": int(y_true[i]), "predicted": int(guesses[i])}
         for i in np.flatnonzero(guesses != y_true)
     ]
+
+
+def mean_corrupted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return ``robustness`` of each model: its mean accuracy over all corruptions and strengths.
+
+    `rows` are those of `corruptions.accuracies`. Strength 0, the images as they are, is left out.
+    """
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["strength"]:
+            values.setdefault(row["model"], []).append(row["accuracy"])
+    return {name: {"robustness": float(np.mean(each))} for name, each in values.items()}
 
 
 def reliability(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float | int]]:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from stages.common.params import ENSEMBLE
+from stages.reporting.sentences import points
 
 COLOURS = ("#0072b2", "#d55e00", "#cc79a7", "#009e73", "#e69f00", "#56b4e9")
 MARKERS = "os^Dvp"
@@ -30,6 +31,7 @@ INK = "#010203"  # replaced by the page's text colour in an SVG
 DPI = 110
 SMALL_DPI = 80  # of the study's figure, which git keeps
 LEGEND_ROW = 0.22  # inches
+FEW = 10  # images; the accuracy of fewer says little
 MARKED = 15  # markers per curve, about
 REPORTED = "reported: "  # prefix of labels, which come last in a legend
 NO_DATE = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -111,16 +113,18 @@ def percent_axis(axis: Axis) -> None:
 
 def error_bars(
     ax: Axes, x: Sequence[float], y: Sequence[float], intervals: Sequence[Interval],
-    horizontal: bool = False, **style: Any,
+    horizontal: bool = False, tips: Sequence[str] = (), **style: Any,
 ) -> None:  # fmt: skip
     """Draw points (x, y) with the interval of each y, or without where it is None.
 
-    With `horizontal`, x and y change places.
+    With `horizontal`, x and y change places. `tips` are shown on hover, one per point.
     """
     ends = [interval or (value, value) for value, interval in zip(y, intervals, strict=True)]
     lengths = [abs(np.subtract(y, [end[side] for end in ends])) for side in (0, 1)]
-    points, bars = ((y, x), {"xerr": lengths}) if horizontal else ((x, y), {"yerr": lengths})
-    ax.errorbar(*points, **bars, capsize=3, **{"ms": 5} | style)
+    places, bars = ((y, x), {"xerr": lengths}) if horizontal else ((x, y), {"yerr": lengths})
+    drawn = ax.errorbar(*places, **bars, capsize=3, **{"ms": 5} | style)
+    if tips:
+        drawn[0].tips = tips
 
 
 def reported(ax: Axes, x: Sequence[float], y: Sequence[float], model: str, colour: str) -> None:
@@ -137,7 +141,10 @@ def cost(lines: Mapping[str, Points], accuracy: str) -> Figure:
     figure = Figure(figsize=(7, 4.4))
     ax = figure.subplots()
     for label, (x, y, intervals, style) in lines.items():
-        error_bars(ax, x, y, intervals, label=label, **style)
+        tips = [
+            f"{label}: {_percent(value)}, {time:.1f} s" for time, value in zip(x, y, strict=True)
+        ]
+        error_bars(ax, x, y, intervals, label=label, tips=tips, **style)
     ax.set_xlim(0, 1.05 * max(max(x) for x, *_ in lines.values()))
     percent_axis(ax.yaxis)
     ax.set(xlabel="training time (s)", ylabel=f"{accuracy} (%), 95 % interval")
@@ -172,52 +179,101 @@ def legend(figure: Figure) -> None:
 # --- the report's figures -----------------------------------------------------------------
 
 
-def learning_curves(histories: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
-    """Draw accuracy and loss per epoch, training and validation, with all models in each panel."""
-    panels = {
-        "accuracy": "training accuracy (%)",
-        "val_accuracy": "validation accuracy (%)",
-        "loss": "training loss (nats)",
-        "val_loss": "validation loss (nats)",
-    }
-    drawn = {
-        title: {
-            name: (
-                [int(row["epoch"]) for row in history],
-                [float(row[column]) for row in history],
-                look(name, [*histories]),
-            )
-            for name, history in histories.items()
-        }
-        for column, title in panels.items()
-    }
-    return curves(drawn, columns=2)
+def forest(
+    rows: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+    targets: Mapping[str, float],
+    reported_figures: Sequence[tuple[str, float]],
+) -> Figure:
+    """Draw each model's test accuracy, and below it the differences between models.
 
-
-def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw the number of images per true class (row) and predicted class (column).
-
-    The colour is the share of the true class. Cells without images are blank.
+    Parameters
+    ----------
+    rows
+        As returned by `table.collect`.
+    comparisons
+        As returned by `significance.compare_all`.
+    targets
+        Target accuracy by model, drawn as a tick.
+    reported_figures
+        Models and accuracies that others reported, drawn as hollow diamonds.
     """
-    n = len(class_names)
-    side = min(10.0, 2.4 + 0.38 * n)
-    figure = Figure(figsize=(side, side * 0.92))
-    ax = figure.subplots()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # The square root keeps single errors visible next to thousands of correct images.
-    ax.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(matrix):
-        dark = shares[row, column] > 0.3
-        ax.text(
-            column, row, matrix[row, column], ha="center", va="center",
-            fontsize=9 if n <= 12 else 6, color="white" if dark else "black",
-        )  # fmt: skip
-    ax.set_xticks(
-        range(n), _short(class_names), rotation=90 if max(map(len, class_names)) > 2 else 0
-    )
-    ax.set_yticks(range(n), _short(class_names))
-    ax.set(xlabel="predicted class", ylabel="true class")
-    ax.grid(visible=False)
+    names = [row["model"] for row in rows]
+    heights = [len(names), max(1, len(comparisons))]
+    figure = Figure(figsize=(7, 1.7 + 0.33 * sum(heights)))
+    upper, lower = figure.subplots(2, height_ratios=heights)
+    for place, row in enumerate(rows):
+        ends = (row["test_low"], row["test_high"])
+        text = f"{row['model']}: {_percent(row['test_accuracy'])} ({_percent(*ends)})"
+        error_bars(upper, [place], [row["test_accuracy"]], [ends], horizontal=True, tips=[text],
+                   **look(row["model"], names))  # fmt: skip
+        if row["model"] in targets:
+            label = "target for the mean over seeds"
+            upper.plot(targets[row["model"]], place, "|", ms=18, mew=2, color=INK, label=label)
+    for model, accuracy in reported_figures:
+        if model in names:
+            place, colour = names.index(model), look(model, names)["color"]
+            upper.plot(accuracy, place, "D", ms=7, mfc="none", color=colour, label="reported")
+    upper.set_yticks(range(len(names)), names)
+    upper.set(xlabel="test accuracy (%), 95 % interval", ylim=(len(names) - 0.5, -0.5))
+    pairs = [f"{pair['a']} − {pair['b']}" for pair in comparisons]
+    for place, pair in enumerate(comparisons):
+        ends = " to ".join(map(points, pair["interval"]))
+        text = f"{pairs[place]}: {points(pair['difference'])} points ({ends})"
+        error_bars(lower, [place], [pair["difference"]], [pair["interval"]], horizontal=True,
+                   tips=[text], color=NEUTRAL, marker="o")  # fmt: skip
+    lower.axvline(0, color=INK, lw=1, ls=":")
+    lower.set_yticks(range(len(pairs)), pairs)
+    lower.set(xlabel="difference of test accuracy (points), 95 % interval",
+              ylim=(heights[1] - 0.5, -0.5))  # fmt: skip
+    for ax in (upper, lower):
+        percent_axis(ax.xaxis)
+        ax.grid(visible=False, axis="y")
+    legend(figure)
+    return figure
+
+
+def _percent(*fractions: float) -> str:
+    return " to ".join(f"{100 * fraction:.2f}" for fraction in fractions) + " %"
+
+
+def learning_curves(
+    histories: Mapping[str, Sequence[Mapping[str, str]]], least_error: float
+) -> Figure:
+    """Draw error rate and loss per epoch, on logarithmic axes, and ring the best epoch.
+
+    Validation is solid, training dashed. Smaller error rates than `least_error`, such as 0, are
+    drawn there.
+    """
+    figure = Figure(figsize=(12, 4.2))
+    panels = figure.subplots(1, 2)
+    for name, history in histories.items():
+        epochs = [int(row["epoch"]) for row in history]
+        style = look(name, [*histories])
+        for ax, column in zip(panels, ("accuracy", "loss"), strict=True):
+            for part, line in (("val_", "-"), ("", "--")):
+                values = np.array([float(row[part + column]) for row in history])
+                y = np.maximum(1 - values, least_error) if column == "accuracy" else values
+                best = int(y.argmin())
+                shown = {"ms": 4, "ls": line, "color": style["color"]}
+                if part:
+                    unit = "% errors" if column == "accuracy" else "nats"
+                    shown |= {"marker": style["marker"], "label": name}
+                    (drawn,) = ax.plot(epochs, y, **shown)
+                    drawn.tips = [
+                        f"{name}, epoch {epoch}: {100 * value if '%' in unit else value:.3g} {unit}"
+                        for epoch, value in zip(epochs, y, strict=True)
+                    ]
+                    ax.plot(epochs[best], y[best], "o", ms=11, mfc="none", color=style["color"])
+                else:
+                    ax.plot(epochs, y, lw=1, **shown)
+    for ax, label in zip(panels, ("error rate (%)", "loss (nats)"), strict=True):
+        _log_scale(ax)
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for set_formatter in (panels[0].yaxis.set_major_formatter, panels[0].yaxis.set_minor_formatter):
+        set_formatter(lambda fraction, _: f"{100 * fraction:.3g}")
+    legend(figure)
     return figure
 
 
@@ -227,12 +283,18 @@ def _short(names: Sequence[str], longest: int = 18) -> list[str]:
 
 def per_class(recalls: Mapping[str, Sequence[float]], class_names: Sequence[str]) -> Figure:
     """Draw the accuracy within each class (recall), with one marker per model."""
-    figure = Figure(figsize=(6.4, 1.4 + 0.32 * len(class_names)))
+    figure = Figure(figsize=(6.4, 1.4 + 0.28 * len(class_names)))
     ax = figure.subplots()
     positions = np.arange(len(class_names))
     offsets = np.linspace(-0.25, 0.25, len(recalls)) if len(recalls) > 1 else [0.0]
     for offset, (name, values) in zip(offsets, recalls.items(), strict=True):
-        ax.plot(values, positions + offset, ls="", ms=5, label=name, **look(name, [*recalls]))
+        (drawn,) = ax.plot(
+            values, positions + offset, ls="", ms=5, label=name, **look(name, [*recalls])
+        )
+        drawn.tips = [
+            f"{name}, {class_name}: {_percent(value)}"
+            for class_name, value in zip(class_names, values, strict=True)
+        ]
     ax.set_yticks(positions, _short(class_names))
     ax.set_ylim(len(class_names) - 0.5, -0.5)
     percent_axis(ax.xaxis)
@@ -242,17 +304,71 @@ def per_class(recalls: Mapping[str, Sequence[float]], class_names: Sequence[str]
 
 
 def reliability(bins: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
-    """Draw accuracy against confidence. A calibrated model lies on the dotted diagonal."""
+    """Draw accuracy against confidence; the area of a point grows with its number of images.
+
+    A calibrated model lies on the dotted diagonal. Points of fewer than `FEW` images are hollow.
+    """
     figure = Figure(figsize=(5.6, 4.8))
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, ls=":", lw=1)
     for name, rows in bins.items():
-        confidence = [float(row["confidence"]) for row in rows]
-        accuracy = [float(row["accuracy"]) for row in rows]
-        ax.plot(confidence, accuracy, ms=5, label=name, **look(name, [*bins]))
+        style = look(name, [*bins])
+        ax.plot([], [], ls="", label=name, **style)
+        for row in rows:
+            images, place = int(row["images"]), (float(row["confidence"]), float(row["accuracy"]))
+            fill = {"mfc": "none"} if images < FEW else {"alpha": 0.7}
+            (drawn,) = ax.plot(*place, ms=3 + 2.5 * np.log10(images), **style, **fill)
+            drawn.tips = [f"{name}: {images:,} images, accuracy {_percent(place[1])}, "
+                          f"confidence {_percent(place[0])}"]  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
         percent_axis(axis)
-    ax.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", xlim=(0, 1.03), ylim=(-0.02, 1.03))
+    legend(figure)
+    return figure
+
+
+def coverage(curves_of: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Draw accuracy against the share of images that are answered, the most confident first."""
+    figure = Figure(figsize=(5.6, 4.2))
+    ax = figure.subplots()
+    for name, (shares, accuracies) in curves_of.items():
+        style = look(name, [*curves_of])
+        (drawn,) = ax.plot(shares, accuracies, ms=4, label=name, **style)
+        drawn.tips = [
+            f"{name}: {_percent(accuracy)} accuracy on {_percent(share)} of the images"
+            for share, accuracy in zip(shares, accuracies, strict=True)
+        ]
+    for axis in (ax.xaxis, ax.yaxis):
+        percent_axis(axis)
+    ax.set(xlabel="images answered (%)", ylabel="accuracy of the answers (%)")
+    legend(figure)
+    return figure
+
+
+def robustness(rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Draw accuracy against strength: one panel per corruption, one line per model."""
+    kinds = list(dict.fromkeys(row["corruption"] for row in rows))
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    lines = -(-len(kinds) // 4)
+    figure = Figure(figsize=(13, 2.4 * lines + 0.4))
+    grid = figure.subplots(lines, min(4, len(kinds)), sharex=True, sharey=True, squeeze=False)
+    for ax in grid.flat[len(kinds) :]:
+        ax.remove()
+    for ax, kind in zip(grid.flat, kinds, strict=False):
+        for name in names:
+            own = [row for row in rows if (row["model"], row["corruption"]) == (name, kind)]
+            x = [int(row["strength"]) for row in own]
+            y = [float(row["accuracy"]) for row in own]
+            (drawn,) = ax.plot(x, y, ms=4, label=name, **look(name, names))
+            drawn.tips = [
+                f"{name}, {kind} {strength}: {_percent(value)}"
+                for strength, value in zip(x, y, strict=True)
+            ]
+        ax.set_title(kind, fontsize=10)
+        ax.set_xticks(range(6))
+    percent_axis(grid[0, 0].yaxis)
+    figure.supxlabel("strength (0: the images as they are)", fontsize=10)
+    figure.supylabel("accuracy (%)", fontsize=10)
     legend(figure)
     return figure
 
@@ -271,9 +387,26 @@ def as_svg_file(figure: Figure) -> bytes:
 
 
 def as_svg(figure: Figure, title: str) -> str:
-    """Return a figure as an `svg` element in the page's text colour; `title` is its alt text."""
+    """Return a figure as an `svg` element in the page's text colour; `title` is its alt text.
+
+    The points of a line that has `tips` show them on hover. `--least` is the width in pixels below
+    which the text is too small to read.
+    """
+    marked = figure.findobj(lambda artist: hasattr(artist, "tips"))
+    for i, artist in enumerate(marked):
+        artist.set_gid(f"tips{i}-")
     text = _save(figure, "svg", metadata=NO_DATE, transparent=True).decode()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
+    for i, artist in enumerate(marked):
+        before, after = text.split(f'id="tips{i}-"', 1)
+        tips = iter(artist.tips)
+        after = re.sub(
+            r"<use ([^>]*)/>",
+            lambda use: f"<use {use[1]}><title>{html.escape(next(tips))}</title></use>",  # noqa: B023
+            after,
+            count=len(artist.tips),
+        )
+        text = before + after
     start, rest = text.split(">", 1)
     view_box = re.search(r'viewBox="([^"]+)"', start).group(1)
     width = float(view_box.split()[2])
@@ -284,7 +417,7 @@ def as_svg(figure: Figure, title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'role="img" aria-label="{html.escape(title)}" viewBox="{view_box}" '
-        f'style="max-width:{width * 4 / 3:.0f}px">{rest}'
+        f'style="max-width:{width * 4 / 3:.0f}px;--least:{width * 0.8:.0f}px">{rest}'
     )
 
 

@@ -1,41 +1,53 @@
-"""The parts of the report page: rankings, examples, mistakes, and all figures."""
+"""The parts of the report page: rankings, pictures, curves and all figures."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.image import imsave
+from matplotlib.figure import Figure
+from PIL import Image
 
 from stages.common.files import read_csv, write_bytes
-from stages.common.params import ENSEMBLE
+from stages.evaluation import SIGNIFICANT
 from stages.reporting import figures
 
 SHEET = 12  # images in a row of the contact sheet
-MISTAKES = 4  # most confident mistakes shown per model
-BARS = 10  # classes in the chart of one image's probabilities
+FAINT = 0.02  # smaller probabilities, and losses of probability, are not drawn
 REACHED = 0.99  # of the last epoch's validation accuracy
-LEAST = ("val_loss", "test_loss", "train_seconds", "seconds_per_epoch", "errors",
-         "parameters")  # fmt: skip
-MOST = ("train_accuracy", "val_accuracy", "test_accuracy", "images_per_second")
 
 Table = Sequence[Mapping[str, str]]  # the rows of a CSV file
 
 
-def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the single models with the best value of each column. With a tie there are several."""
-    models = [row for row in rows if row["model"] != ENSEMBLE]
-    leaders = {}
-    for column in (*LEAST, *MOST):
-        value = (min if column in LEAST else max)(row[column] for row in models)
-        leaders[column] = [row["model"] for row in models if row[column] == value]
-    return leaders
+def leading(
+    rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return the models with the fewest errors, and those not significantly worse than these."""
+    fewest = min(row["errors"] for row in rows)
+    best = [row["model"] for row in rows if row["errors"] == fewest]
+    worse = {
+        name
+        for pair in comparisons
+        for name, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))
+        if other in best and pair["p_holm"] < SIGNIFICANT
+    }
+    return [row["model"] for row in rows if row["model"] in best or row["model"] not in worse]
+
+
+def sparkline(history: Table) -> dict[str, Any]:
+    """Return validation accuracies as points of a curve, from (0, 24) to (100, 0)."""
+    values = np.array([float(row["val_accuracy"]) for row in history])
+    low, high = values.min(), values.max()
+    heights = 22 - 20 * (values - low) / (high - low or 1)
+    places = np.linspace(2, 98, len(values)) if len(values) > 1 else [50]
+    points = [f"{x:.1f},{y:.1f}" for x, y in zip(places, heights, strict=True)]
+    return {"points": " ".join(points), "first": values[0], "last": values[-1]}
 
 
 def learning(history: Table) -> dict[str, Any]:
@@ -51,6 +63,19 @@ def by_model(path: Path) -> dict[str, Table]:
     for row in read_csv(path):
         tables.setdefault(row["model"], []).append(row)
     return tables
+
+
+def by_corruption(rows: Table) -> dict[str, dict[str, float]]:
+    """Return for each corruption each model's mean accuracy over the strengths from 1 on."""
+    kinds: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        if row["strength"] != "0":
+            values = kinds.setdefault(row["corruption"], {}).setdefault(row["model"], [])
+            values.append(float(row["accuracy"]))
+    return {
+        kind: {name: float(np.mean(values)) for name, values in models.items()}
+        for kind, models in kinds.items()
+    }
 
 
 def contact_sheet(sheet: np.ndarray, class_names: Sequence[str]) -> list[dict[str, str]]:
@@ -81,97 +106,96 @@ def class_ranking(
     return sorted((row for row in ranking if row["images"]), key=lambda row: row["mean"])
 
 
-def confident_mistakes(probabilities: np.ndarray, y_true: np.ndarray) -> list[int]:
-    """Return the indices of the most confident mistakes, the most confident first."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != y_true)
-    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
-    return wrong[order][:MISTAKES].tolist()
-
-
-def example(
-    i: int,
-    x: np.ndarray,
-    y: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    class_names: Sequence[str],
-) -> dict[str, Any]:
-    """Return test image `i` as a picture, with the likely classes and their probabilities by model.
-
-    Parameters
-    ----------
-    x, y
-        All test images, uint8 (n, height, width, channels), and their labels (n,).
-    predictions
-        Each model's probabilities, float (n, classes).
-    """
-    true, charts = int(y[i]), {}
-    for name, probabilities in predictions.items():
-        row, guess = probabilities[i], int(probabilities[i].argmax())
-        likely = {true, *np.argsort(-row, kind="stable")[:BARS].tolist()}
-        charts[name] = [
-            {
-                "name": class_names[k],
-                "share": float(row[k]),
-                "kind": "true" if k == true else "wrong" if k == guess else "rest",
-            }
-            for k in sorted(likely)
-        ]
-    return {"index": i, "actual": class_names[true], "picture": picture(x[i]), "charts": charts}
-
-
-def picture(pixels: np.ndarray) -> str:
+def picture(pixels: np.ndarray, stacked: bool = False) -> str:
     """Return an image, uint8 (…, height, width, 1 or 3), as a base64 PNG.
 
-    Images along further axes, such as the frames of a sequence, are shown side by side.
+    Images along further axes, such as the frames of a sequence, are shown side by side, or below
+    each other if `stacked`.
     """
-    pixels = np.concatenate(pixels.reshape(-1, *pixels.shape[-3:]), axis=1)
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    pixels = np.concatenate(frames, axis=0 if stacked else 1)
     buffer = io.BytesIO()
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    imsave(buffer, shown, cmap="gray", vmin=0, vmax=255, format="png")
+    Image.fromarray(np.ascontiguousarray(shown)).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw(
-    rows: Sequence[Mapping[str, Any]],
-    histories: Mapping[str, Table],
-    scores: Mapping[str, Table],
-    bins: Mapping[str, Table],
-    predictions: Mapping[str, np.ndarray],
-    y_test: np.ndarray,
-    class_names: Sequence[str],
-) -> dict[str, Markup]:
-    """Draw all figures, save them as PNG in `plots/`, and return them as SVG for the page."""
-    recalls = {name: [float(row["recall"]) for row in table] for name, table in scores.items()}
-    costs = {
+def draw(drawings: Mapping[str, tuple[Callable[[], Figure], str]]) -> dict[str, Markup]:
+    """Make figures, save them as PNG in `plots/figures/`, and return them as SVG for the page.
+
+    `drawings` are functions that make a figure, and its alternative text, by name.
+    """
+    made = {}
+    with figures.styled():
+        for key, (make, title) in drawings.items():
+            figure = make()
+            write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
+            made[key] = Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
+    return made
+
+
+def costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, figures.Points]:
+    """Return the training time and test accuracy of each model, as `figures.cost` draws them."""
+    names = [row["model"] for row in rows]
+    return {
         row["model"]: (
             [row["train_seconds"]],
             [row["test_accuracy"]],
             [(row["test_low"], row["test_high"])],
-            {"ls": "", "ms": 7} | figures.look(row["model"], [*predictions]),
+            {"ls": "", "ms": 7} | figures.look(row["model"], names),
         )
         for row in rows
     }
-    with figures.styled():
-        drawn = {
-            "learning_curves": (figures.learning_curves(histories),
-                                "Learning curves: accuracy and loss per epoch"),
-            "per_class": (figures.per_class(recalls, class_names),
-                          "Classes: accuracy of each model per class"),
-            "calibration": (figures.reliability(bins),
-                            "Calibration: accuracy against confidence"),
-            "cost": (figures.cost(costs, "test accuracy"),
-                     "Cost: test accuracy against training time"),
-        }  # fmt: skip
-        for name, predicted in predictions.items():
-            matrix = np.zeros((len(class_names),) * 2, dtype=int)
-            np.add.at(matrix, (y_test, predicted.argmax(axis=1)), 1)
-            drawn[f"confusion_{name}"] = (
-                figures.confusion(matrix, class_names),
-                f"Confusion {name}: test images by true class and predicted class",
-            )
-        for key, (figure, _) in drawn.items():
-            write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
-        return {
-            key: Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
-            for key, (figure, title) in drawn.items()
-        }
+
+
+def explained(
+    explanation: Mapping[str, Any], x: np.ndarray, class_names: Sequence[str], steps: str
+) -> list[dict[str, Any]]:
+    """Return the values of one model's explanation as coloured cells, one entry per image.
+
+    Parameters
+    ----------
+    explanation
+        As returned by `explanations.explain`.
+    x
+        All test images, uint8 (n, …, height, width, channels).
+    steps
+        What a time step is: row, column or frame.
+
+    Returns
+    -------
+    list of dict
+        ``index`` (of the test image), ``picture``, ``rows`` and ``columns`` (of the grid),
+        ``cells``: those worth drawing, each with its place, its ``share`` (0 to 1) and a text; and
+        ``texts``: the table behind the drawing.
+    """
+    belief, entries = explanation["kind"] == "belief", []
+    for index, values in zip(explanation["images"], explanation["values"], strict=True):
+        grid = np.array(values)
+        rows, columns = grid.shape
+        if belief:
+            texts = [
+                f"{class_names[top]}, {100 * grid[i, top]:.0f} %"
+                for i, top in enumerate(grid.argmax(axis=1))
+            ]
+        else:
+            row, column = np.unravel_index(grid.argmax(), grid.shape)
+            texts = [f"{100 * grid.max():.0f}", f"{100 * (row + 0.5) / rows:.0f} % from the top, "
+                     f"{100 * (column + 0.5) / columns:.0f} % from the left"]  # fmt: skip
+            grid = np.tile(grid, math.prod(x.shape[1:-3]))  # over each frame of a sequence
+        cells = []
+        for row, column in np.argwhere(grid >= FAINT).tolist():
+            share = float(grid[row, column])
+            text = f"−{100 * share:.0f} points if hidden here"
+            if belief:
+                text = f"after {steps} {row + 1}: {class_names[column]}, {100 * share:.0f} %"
+            cells.append({"row": row, "column": column, "share": share, "text": text})
+        entries.append({
+            "index": index,
+            "picture": picture(x[index], stacked=belief),
+            "rows": rows,
+            "columns": grid.shape[1],
+            "cells": cells,
+            "texts": texts,
+        })  # fmt: skip
+    return entries

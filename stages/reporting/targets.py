@@ -75,13 +75,20 @@ def published(dataset: str, epochs: Sequence[int]) -> list[Published]:
     ]
 
 
-def missed_target(dataset: str, model: str, epochs: int, accuracy: float) -> float | None:
-    """Return the target that a mean test accuracy misses, or None if it misses none."""
+def target_of(dataset: str, model: str, epochs: int) -> float | None:
+    """Return the target for a model's mean test accuracy, or None if there is none."""
     for entry in read_entries(TARGETS, Target):
         if (entry.dataset, entry.model, entry.epochs) == (dataset, model, epochs):
-            below = round(accuracy, 9) < entry.accuracy  # a mean has rounding errors
-            return entry.accuracy if below else None
+            return entry.accuracy
     return None
+
+
+def missed_target(dataset: str, model: str, epochs: int, accuracy: float) -> float | None:
+    """Return the target that a mean test accuracy misses, or None if it misses none."""
+    target = target_of(dataset, model, epochs)
+    if target is None or round(accuracy, 9) >= target:  # a mean has rounding errors
+        return None
+    return target
 
 
 def settings_digest(model: str, params: Mapping[str, Any]) -> str:

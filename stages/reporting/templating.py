@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from stages.reporting.sentences import in_percent, p_text, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")  # of every page
 NO_BREAK = re.compile(r" (?=[=<≤≥±%])|(?<=[=<≤≥±]) ")  # the spaces in "p < 0.001", "99.49 %"
 
 
@@ -35,6 +39,10 @@ def render(template: Path, facts: Mapping[str, Any], **filters: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
     )
     environment.filters |= FILTERS | filters
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    script = Markup(SCRIPT)  # noqa: S704  our own file
+    environment.globals |= {"script_text": script, "script_hash": f"sha256-{digest}"}
     return environment.get_template(template.name).render(facts)

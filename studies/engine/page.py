@@ -53,6 +53,8 @@ def page(name: str, study: Study, cells: Sequence[Cell], rows: Sequence[Row]) ->
             ],
             "reported": entries,
             "several": len({cell["epochs"] for cell in members}) > 1,
+            "labels": list(dict.fromkeys(map(label, members))),
+            "matrix": matrix(members),
             "figures": draw(dataset, members, own, entries),
         })  # fmt: skip
     facts = {
@@ -126,6 +128,21 @@ def verdicts(cells: Sequence[Cell]) -> list[str]:
                 best, told = standing(line, figure, epochs_of)
                 sentences.append(f"{dataset}, {name}: best after {epochs_of(best)}, {told}")
     return sentences
+
+
+def matrix(cells: Sequence[Cell]) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return cells by number of epochs, then by label.
+
+    In each row ``leads`` marks the highest mean, and those that are not significantly lower.
+    """
+    rows: dict[int, dict[str, dict[str, Any]]] = {}
+    for epochs, row in by(lambda cell: cell["epochs"], cells):
+        best = max(row, key=lambda cell: cell[f"{figure_of(cells)}_mean"])
+        for cell in row:
+            found = compared(best, cell)
+            leads = cell is best or bool(found and found[2] >= SIGNIFICANT)
+            rows.setdefault(epochs, {})[label(cell)] = {**cell, "leads": leads}
+    return dict(sorted(rows.items()))
 
 
 def epochs_of(cell: Cell) -> str:

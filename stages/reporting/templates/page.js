@@ -1,0 +1,53 @@
+"use strict";
+// Without this script the page shows everything; with it, tables sort and mistakes are filtered.
+const number = text => parseFloat(text.replace(/[,\u00a0 ]/g, "").replace("−", "-"));
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  table.querySelectorAll("thead th").forEach((head, column) => {
+    const button = document.createElement("button");
+    button.append(...head.childNodes);
+    head.append(button);
+    button.onclick = () => {
+      const down = head.ariaSort !== "descending";
+      table.querySelectorAll("th[aria-sort]").forEach(each => each.removeAttribute("aria-sort"));
+      head.ariaSort = down ? "descending" : "ascending";
+      const text = row => row.cells[column].textContent.trim();
+      const order = (a, b) => {
+        const difference = number(text(a)) - number(text(b));
+        return Number.isNaN(difference) ? text(a).localeCompare(text(b)) : difference;
+      };
+      body.append(...[...body.rows].sort((a, b) => down ? order(b, a) : order(a, b)));
+    };
+  });
+}
+const filter = document.querySelector(".filter");
+if (filter) {
+  const [actual, predicted] = filter.querySelectorAll("select");
+  const status = filter.querySelector("[role=status]");
+  const show = (model, most) => {
+    let found = 0;
+    for (const item of document.querySelectorAll(".mistakes > li")) {
+      const fits = item.dataset.pairs.split(" ").some(pair => {
+        const [name, label, answer] = pair.split(":");
+        return (!model || name === model) && (!actual.value || label === actual.value)
+          && (!predicted.value || answer === predicted.value);
+      });
+      item.hidden = !fits || found >= most;
+      found += !item.hidden;
+    }
+    status.textContent = `${found} shown${model ? `: mistakes of ${model}` : ""}`;
+  };
+  filter.hidden = false;
+  filter.querySelector("button").onclick = () => {
+    actual.value = predicted.value = "";
+    show("", Infinity);
+  };
+  actual.onchange = predicted.onchange = () => show("", Infinity);
+  for (const link of document.querySelectorAll(".confusion a")) {
+    link.addEventListener("click", () => {
+      actual.value = link.dataset.actual;
+      predicted.value = link.dataset.predicted;
+      show(link.dataset.model, 8);
+    });
+  }
+}
