@@ -19,12 +19,13 @@ COMPILE = uv pip compile -q --universal --generate-hashes --python-version 3.11 
 	--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
 PYTEST = python -m pytest -n 2 --dist loadfile
 TESTED = $(VENV)/installed $(VENV)/installed-tests $(VENV)/installed-studies lint
+ALL_TESTED = $(TESTED) $(VENV)/installed-demo
 
 SETTINGS = $(if $(EPOCHS),-S epochs=$(EPOCHS)) $(if $(SEED),-S seed=$(SEED))
 
 # Even with `make -j`, only one installation writes to .venv at a time.
 .NOTPARALLEL:
-.PHONY: help run test test-all lint report compare review recommit verify study search bench audit docs lock clean
+.PHONY: help run test test-all lint report compare review recommit verify study search bench demo export audit docs lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,7 +37,7 @@ run: $(VENV)/installed  ## run the pipeline on DATASET (digits, mnist, … or yo
 test: $(TESTED)  ## check style and run the fast tests (5 minutes)
 	@$(PYTEST)
 
-test-all: $(TESTED)  ## check style and run all tests that are not marked slow
+test-all: $(ALL_TESTED)  ## check style and run all tests that are not marked slow
 	@$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-tests  ## check style and formatting
@@ -76,19 +77,26 @@ bench: $(VENV)/installed $(TORCH)/installed  ## measure the speed next to plain 
 	@python -m benchmarks.time_to_accuracy
 	@python -m benchmarks.pipeline
 
+demo: $(VENV)/installed $(VENV)/installed-demo  ## draw a digit in the browser and see what the trained models say; RUN=digits
+	@python -m tools.demo $(if $(RUN),--run "$(RUN)")
+
+export: $(VENV)/installed $(if $(ONNX),$(VENV)/installed-onnx)  ## write LiteRT and SavedModel versions to data/export/; RUN=digits, ONNX=1
+	@python -m tools.export $(if $(RUN),--run "$(RUN)")
+
 audit: $(VENV)/bin/uv  ## look up known vulnerabilities of the pinned packages
 	@uv tool run $(PIP_AUDIT) --strict --disable-pip \
-		-r requirements.txt -r tests/requirements.txt -r studies/requirements.txt
+		-r requirements.txt -r tests/requirements.txt -r studies/requirements.txt \
+		-r extras/demo/requirements.txt -r extras/onnx/requirements.txt
 
 docs: $(VENV)/installed  ## update the tables in README.md and docs/ from the recorded results
 	@python -m tools.docs
 
 lock: $(VENV)/bin/uv  ## pin the newest versions that requirements.in allows
-	@for folder in . tests studies; do (cd $$folder && $(COMPILE)) || exit 1; done
+	@for folder in . tests studies extras/demo extras/onnx; do (cd $$folder && $(COMPILE)) || exit 1; done
 
 # Only files that git ignores: plots/ and studies/results/ also hold committed ones.
 clean:  ## remove what the pipeline generated; keep your files under data/, .venv, trials and DVC's cache
-	@git clean -fdXq data/prepared data/models data/predictions data/timing data/checkpoints plots review runs \
+	@git clean -fdXq data/prepared data/models data/predictions data/timing data/checkpoints data/export plots review runs \
 		studies/results dvc_plots .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
@@ -106,6 +114,10 @@ $(VENV)/installed: requirements.txt | $(VENV)/bin/uv
 
 # Packages that these share with the pipeline have the same versions in both files.
 $(VENV)/installed-%: %/requirements.txt | $(VENV)/bin/uv
+	@$(INSTALL) $<
+	@touch $@
+
+$(VENV)/installed-%: extras/%/requirements.txt | $(VENV)/bin/uv
 	@$(INSTALL) $<
 	@touch $@
 
