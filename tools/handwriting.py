@@ -10,7 +10,7 @@ from stages.common.cli import StageError
 from stages.datasets.digits import MNIST_BOX, MNIST_SIDE, as_mnist
 
 INVERTED = "inverted to the tones of the training data"
-LARGEST = 1000  # pixels per side that this needs at most; larger pictures are shrunk first
+LARGEST = 800  # pixels per side that this needs at most; larger pictures are shrunk first
 WIDEST = 0.4  # a stroke is narrower than this share of the picture; wider areas are background
 SMALL = 300  # pixels per side; larger pictures are blurred by one pixel against a camera's noise
 DARKEST = 64  # darker backgrounds are treated like this one: there, noise would look like strokes
