@@ -559,7 +559,9 @@ def model_files() -> Target:
 
 def picture(kind: str, mode: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    image = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(15, 20))
+    values = np.arange(300, dtype=np.uint8).reshape(15, 20) // 16
+    values[3:12, 9:11] = 230  # a "1"
+    image = Image.fromarray(values)
     image.convert(mode).save(file, kind, **options)
     return file.getvalue()
 

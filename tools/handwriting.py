@@ -70,7 +70,7 @@ def read_digit(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
         The picture is blank, or shows more than one digit.
     """
     ink, steps = find_ink(picture.reduce(max(1, -(-max(picture.size) // LARGEST))))
-    strongest = np.sort(ink, axis=None)[-max(4, ink.size // 5000) :].mean()
+    strongest = np.sort(blurred(ink), axis=None)[-max(4, ink.size // 5000) :].mean()
     if strongest < BLANK:
         raise StageError("the picture looks blank: no stroke stands out from the background")
     ink = np.clip(ink / strongest, 0, 1)
@@ -105,14 +105,13 @@ def find_ink(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
         return opacity / np.float32(255), ["strokes on a transparent background"]
     weight = opacity[..., None] / np.float32(255)
     colours = colours * weight + 255 * (1 - weight)
-    smooth = min(1.0, max(colours.shape) / SMALL)
-    colours, steps = paper_only(ndimage.gaussian_filter(colours, (smooth, smooth, 0)))
+    colours, steps = paper_only(colours)
     if (colours == colours[..., :1]).all():
         colours = colours[..., :1]
     wide = round(WIDEST * max(colours.shape))
     inks, dark = [], 0.0
     for plane in np.moveaxis(colours, 2, 0):
-        papers = [(each, background(each, wide)) for each in (plane, 255 - plane)]
+        papers = [(each, background(blurred(each), wide)) for each in (plane, 255 - plane)]
         # Strokes that are mistaken for the background make it rougher.
         rough = [sum(np.abs(np.diff(b, axis=axis)).sum() for axis in (0, 1)) for _, b in papers]
         tones, paper = papers[int(rough[1] < rough[0])]
@@ -121,6 +120,11 @@ def find_ink(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
     if dark > 0:
         steps.append(INVERTED)
     return np.max(inks, axis=0), steps
+
+
+def blurred(plane: np.ndarray) -> np.ndarray:
+    """Return a plane (height, width) without most of a camera's noise."""
+    return ndimage.gaussian_filter(plane, min(1.0, max(plane.shape) / SMALL))
 
 
 def is_drawing(colours: np.ndarray, solid: np.ndarray) -> bool:
