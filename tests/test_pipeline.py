@@ -74,7 +74,8 @@ def test_an_experiment_changes_comparable_figures_only(clone):
     for model in (*model_names(), ENSEMBLE):
         own = [key for key in keys if key.startswith(f"{model}.")]
         assert 0 < len(own) <= 8
-    allowed = ("accuracy", "balanced_accuracy", "loss", "macro_f1", "calibration_error")
+    allowed = ("accuracy", "balanced_accuracy", "loss", "macro_f1", "calibration_error",
+               "robustness")  # fmt: skip
     assert {key.split(".")[2] for key in keys} == set(allowed)
 
 

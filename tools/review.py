@@ -23,7 +23,7 @@ from stages.common.cli import StageError, one_line, run
 from stages.common.files import read_csv, read_json, write_bytes, write_text
 from stages.common.git import git
 from stages.common.overrides import flatten
-from stages.common.params import load_params, parse_params, read_yaml
+from stages.common.params import load_params, parse_params, read_yaml, with_added
 from stages.evaluation import CONFIDENCE, SIGNIFICANT
 from stages.evaluation.significance import mcnemar
 from stages.reporting import figures as drawing
@@ -267,7 +267,7 @@ def study(files: Files, model: str) -> dict[str, Any] | None:
     """Return the study's cell with a run's settings and library versions, or None."""
     results = rows_of(files, RESULTS, model)
     try:
-        params = parse_params(params_of(files)).model_dump()
+        params = parse_params(with_added(params_of(files))).model_dump()
     except StageError:  # the commit is from a time when params.yaml had other keys
         return None
     return study_of(model, params, results[0]) if results else None

@@ -266,7 +266,7 @@ def learning_curves(
                     ]
                     ax.plot(epochs[best], y[best], "o", ms=11, mfc="none", color=style["color"])
                 else:
-                    ax.plot(epochs, y, lw=1, **shown)
+                    ax.plot(epochs, y, lw=1, marker="." if len(y) == 1 else "", **shown)
     for ax, label in zip(panels, ("error rate (%)", "loss (nats)"), strict=True):
         _log_scale(ax)
         ax.set(xlabel="epoch", ylabel=label)
