@@ -10,6 +10,7 @@ from stages.common.cli import StageError
 from stages.datasets.digits import MNIST_BOX, MNIST_SIDE, as_mnist
 
 INVERTED = "inverted to the tones of the training data"
+LOOKS_BLANK = "the picture looks blank: no stroke stands out from the background"
 LARGEST = 800  # pixels per side that this needs at most; larger pictures are shrunk first
 WIDEST = 0.4  # a stroke is narrower than this share of the picture; wider areas are background
 SMALL = 300  # pixels per side; larger pictures are blurred by one pixel against a camera's noise
@@ -72,7 +73,7 @@ def read_digit(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
     ink, steps = find_ink(picture.reduce(max(1, -(-max(picture.size) // LARGEST))))
     strongest = np.sort(blurred(ink), axis=None)[-max(4, ink.size // 5000) :].mean()
     if strongest < BLANK:
-        raise StageError("the picture looks blank: no stroke stands out from the background")
+        raise StageError(LOOKS_BLANK)
     ink = np.clip(ink / strongest, 0, 1)
     lines = printed_lines(ink > FAINT)
     if lines.any():
@@ -81,6 +82,8 @@ def read_digit(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
     marked, _ = ndimage.label(ink > FAINT, np.ones((3, 3)))
     sure = np.unique(marked[ink > SURE])
     mask, removed = main_strokes(np.where(np.isin(marked, sure), marked, 0))
+    if not mask.any():  # only printed lines and specks
+        raise StageError(LOOKS_BLANK)
     if removed:
         steps.append("specks removed")
     check_single(mask)
