@@ -4,7 +4,8 @@
 
 Reads metrics, timings, plot CSVs, predictions and a few test images. Never imports TensorFlow.
 Writes `plots/report.html` (the page), `plots/report.md` (a short version for the terminal and for
-pull requests), `plots/figures/` (PNGs) and `metrics/results.csv`.
+pull requests), `plots/MODEL_CARD.md` (purpose, figures and limits of the models), `plots/figures/`
+(PNGs) and `metrics/results.csv`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stages.reporting.table import REPORT, RESULTS
 from stages.reporting.templating import TEMPLATES, render
 
 MARKDOWN = Path("plots/report.md")
+MODEL_CARD = Path("plots/MODEL_CARD.md")
 
 
 def main() -> None:
@@ -41,8 +43,9 @@ def main() -> None:
     write_csv(RESULTS, results.rows)
     write_text(REPORT, render(TEMPLATES / "report.html.jinja", facts))
     write_text(MARKDOWN, render(TEMPLATES / "report.md.jinja", facts))
+    write_text(MODEL_CARD, render(TEMPLATES / "model_card.md.jinja", facts))
     print(*facts["verdict"], *facts["seeds"], sep="\n")
-    print(f"wrote {REPORT}, {MARKDOWN} and {RESULTS}")
+    print(f"wrote {REPORT}, {MARKDOWN}, {MODEL_CARD} and {RESULTS}")
 
 
 if __name__ == "__main__":

@@ -309,3 +309,16 @@ def test_a_missing_file_is_named():
     Path("plots/history/lstm.csv").unlink()
     with pytest.raises(StageError, match=r"lstm\.csv is missing"):
         report.main()
+
+
+@pytest.mark.usefixtures("page")
+def test_the_model_card_has_figures_limits_and_how_to_load_a_model():
+    text = Path("plots/MODEL_CARD.md").read_text(encoding="utf-8")
+    rows = json.loads(Path("metrics/test.json").read_text(encoding="utf-8"))
+    for name, figures in rows.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert f"{100 * figures['test']['accuracy']:.2f} (" in row
+    assert "| shift |" in text
+    assert 'keras.models.load_model("data/models/cnn.keras", safe_mode=True)' in text
+    assert "dvc exp run -S dataset=" in text
+    assert "{" not in text.replace("{-", "")

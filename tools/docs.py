@@ -12,7 +12,6 @@ import argparse
 import functools
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,6 @@ from typing import Any
 
 from stages.common.cli import StageError, run
 from stages.common.files import read_csv, read_json, write_text
-from stages.common.overrides import exp_run_command
 from stages.common.params import read_yaml
 from stages.evaluation import SIGNIFICANT
 from stages.reporting.sentences import in_percent, joined, p_text, percent, points
@@ -244,7 +242,7 @@ def recurrent() -> str:
     ])  # fmt: skip
 
 
-# --- reported settings and recipes --------------------------------------------------------
+# --- reported settings --------------------------------------------------------------------
 
 
 def reported_settings() -> str:
@@ -258,36 +256,6 @@ def reported_settings() -> str:
             row.append(mean(cell) + (" (plain)" if cell["variant"] == "plain recipe" else ""))
     lines = [[study, NAMES[model], epochs, *row] for (study, model, epochs), row in rows.items()]
     return table("study|model|>epochs|>reported|>reported recipe here|>our recipe", lines)
-
-
-@functools.cache
-def search_trials() -> Counter:
-    """Return the number of search trials by dataset, model and epochs.
-
-    A trial that two searches share counts once.
-    """
-    trials = {
-        (row["dataset"], row["model"], int(row["epochs"]), row["seed"], row["val_loss"])
-        for path in Path("studies/results/searches").glob("*.csv")
-        for row in read_csv(path)
-    }
-    return Counter(trial[:3] for trial in trials)
-
-
-def recipes() -> str:
-    """Return the recipes of the comparison: what differs from `params.yaml`, as `-S` settings."""
-    rows: dict[tuple, list[int]] = {}
-    for (data, epochs), row in comparison().items():
-        for model, cell in row.items():
-            _, _, settings = exp_run_command(cell["recipe"]).partition(" -S ")
-            settings = f"`-S {settings}`" if settings else "–"
-            rows.setdefault((data, model, settings), []).append(epochs)
-    lines = [
-        [NAMES[data], NAMES[model], ", ".join(map(str, epochs)), settings,
-         ", ".join(str(search_trials()[data, model, number]) for number in epochs)]
-        for (data, model, settings), epochs in rows.items()
-    ]  # fmt: skip
-    return table("dataset|model|epochs|differs from `params.yaml`|search trials", lines)
 
 
 # --- benchmarks ---------------------------------------------------------------------------
@@ -340,7 +308,6 @@ BLOCKS = {
     "comparison": results_in_detail,
     "differences": differences,
     "reported-settings": reported_settings,
-    "recipes": recipes,
     "epoch-times": epoch_times,
     "around": around,
     "time-to-accuracy": time_to_accuracy,

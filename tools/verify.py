@@ -33,8 +33,14 @@ from stages.common.git import git
 from stages.common.overrides import with_overrides
 from stages.common.params import PARAMS_FILE, parse_params, parse_yaml, read_yaml
 
-# Outputs that hold or quote seconds, so they differ from run to run; results.csv only in part.
-TIMED = ("data/timing", "plots/figures", "plots/report.html", "plots/report.md")
+# Outputs that quote seconds or a commit, so they differ between runs; results.csv only in part.
+TIMED = (
+    "data/timing",
+    "plots/figures",
+    "plots/report.html",
+    "plots/report.md",
+    "plots/MODEL_CARD.md",
+)
 RESULTS = "metrics/results.csv"
 TIMED_COLUMNS = ("train_seconds", "seconds_per_epoch", "images_per_second")
 # Columns of results.csv that say where a training ran. Where they are equal, so are all bytes.
@@ -197,7 +203,7 @@ def print_files(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     different = [name for name in names if one.get(name) != other.get(name)]
     for name in names:
         print(f"  {'DIFFERENT' if name in different else 'same':9}  {name}")
-    print(f"  (Not compared, because they hold or quote seconds: {', '.join(TIMED)}, and the")
+    print(f"  (Not compared, because they quote seconds or a commit: {', '.join(TIMED)}, and the")
     print(f"  columns {', '.join(TIMED_COLUMNS)} of {RESULTS}.)")
     print(f"{len(different)} of {len(names)} DIFFERENT" if different else "all the same")
     return not different
