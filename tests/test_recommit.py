@@ -45,7 +45,7 @@ def test_a_comment_is_recorded_and_a_change_of_code_is_refused(clone):
 @pytest.mark.extra
 def test_parameters_and_code_that_was_never_recorded_are_refused(clone):
     clone.set({"lstm.units": [4]})
-    assert "train_lstm, evaluate, report: parameters or figures changed" in recommit(clone, 1)
+    assert "parameters or results changed for train_lstm, evaluate, report" in recommit(clone, 1)
     clone.set({})
     edit(clone, CNN, "X = 1\n")
     edit(clone, "dvc.lock", "# touched\n")

@@ -1,8 +1,8 @@
-"""Print a model's layers with their costs, and a drawing.
+"""Print a model's layers with their parameters and multiply-adds, and a drawing.
 
     python -m tools.describe cnn
 
-Describes the model of `params.yaml` for the prepared data, trained or not.
+The model is built from `params.yaml` for the prepared data. It need not be trained.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def blurred(plane: np.ndarray) -> np.ndarray:
 
 
 def is_drawing(colours: np.ndarray, solid: np.ndarray) -> bool:
-    """Return whether the opaque pixels are strokes, and not a patch of paper with strokes on it."""
+    """Return whether the opaque pixels are pen strokes only, without paper around them."""
     box = ndimage.find_objects(solid.astype(np.int8))[0]
     low, high = np.percentile(colours[solid].mean(axis=1), [5, 95])
     return bool(solid[box].mean() < 0.6 or high - low < DARKEST)

@@ -55,7 +55,7 @@ def main() -> None:
     record(stale, code)
     if left := stale_stages():
         git("checkout", "--", f"./{LOCK}")
-        raise StageError(f"{', '.join(left)}: parameters or figures changed; run `dvc repro`")
+        raise StageError(f"parameters or results changed for {', '.join(left)}; run `dvc repro`")
     print(f"recorded without running: {', '.join(stale)}. Commit dvc.lock with the code.")
 
 
@@ -69,7 +69,7 @@ def extract(commit: str, paths: list[str], folder: Path) -> None:
 
 
 def check_recorded(lock: dict[str, Any], code: list[str], folder: Path, commit: str) -> None:
-    """Raise StageError unless dvc.lock records the code of its own commit, in `folder`."""
+    """Raise StageError unless dvc.lock matches the code of `commit`, which lies in `folder`."""
     for name, stage in lock.items():
         for dep in stage["deps"]:
             path = dep["path"]

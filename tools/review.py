@@ -93,7 +93,7 @@ def review(base: str) -> str:
 
 
 def position(key: str, models: Sequence[str]) -> tuple[int, str]:
-    """Return where a figure such as `cnn.val.loss` is sorted: by its model, then by its name."""
+    """Return the sort key of a metric such as `cnn.val.loss`: position of the model, then name."""
     model = key.split(".")[0]
     return models.index(model) if model in models else len(models), key
 
@@ -162,7 +162,7 @@ def rows_of(files: Files, path: str, model: str) -> list[Mapping[str, str]]:
 
 
 def params_of(files: Files) -> dict[str, Any]:
-    """Return the parameters with which the figures were made, as dvc.lock records them."""
+    """Return the parameters that dvc.lock records for the run that produced the metrics."""
     recorded: dict[str, Any] = {}
     for name, stage in files.get(LOCK, {}).get("stages", {}).items():
         if name == "prepare" or name.startswith("train_"):

@@ -122,7 +122,9 @@ def clone(folder: Path, params: dict[str, Any] | None = None) -> Path:
     if folder.exists():
         same_commit = git("-C", str(folder), "rev-parse", "HEAD").strip() == head
         if not same_commit or params not in (None, read_yaml(folder / prefix / PARAMS_FILE)):
-            raise StageError(f"{folder} holds another commit or other settings; remove it")
+            raise StageError(
+                f"{folder} holds a run of another commit or with other settings; delete this folder"
+            )
         return folder / prefix
     part = folder.with_name(f".{folder.name}")  # renamed when it is complete
     shutil.rmtree(part, ignore_errors=True)
@@ -226,7 +228,7 @@ def against_committed(committed: Path, rebuilt: Path) -> bool:
     for same, text in rows:
         print(f"  {'same' if same else 'DIFFERENT':9}  {text}")
     different = sum(not same for same, _ in rows)
-    print(f"{different} of {len(rows)} DIFFERENT" if different else "all within the tolerance")
+    print(f"{different} of {len(rows)} values DIFFERENT" if different else "all values agree")
     return not different
 
 

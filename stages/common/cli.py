@@ -43,10 +43,10 @@ def one_line(error: object) -> str:
 
 
 def run(main: Callable[[], None], resume: str = RESUME) -> None:
-    """Call `main`. End with one line and exit status 1 on a `StageError` or a system error.
+    """Call `main`. On a `StageError` or a system error, print one line and exit with status 1.
 
-    After Ctrl-C the line is `resume`, which says what is kept and how to continue.
-    Characters that the terminal's encoding lacks are printed as escapes.
+    On Ctrl-C, print `resume` instead: it says what is kept and how to continue. Characters that
+    the terminal cannot encode are printed as escapes.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -64,9 +64,10 @@ def run(main: Callable[[], None], resume: str = RESUME) -> None:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Call `main`, a stage of the pipeline, like `run`; fail if its code was edited meanwhile.
+    """Run the main function of a pipeline stage as `run` does; fail if its code was edited.
 
-    DVC records the code as it is when a stage ends (DVC issue 11058).
+    DVC computes the digests of the code when a stage ends (DVC issue 11058). So it would record
+    the new code with results of the old code.
     """
 
     def watched() -> None:
@@ -93,7 +94,7 @@ def source_files() -> dict[Path, bytes]:
 
 
 def disk_is_full(error: OSError) -> bool:
-    """Return whether a full disk caused `error`. NumPy and HDF5 raise it without an errno."""
+    """Return whether a full disk caused `error`. NumPy and HDF5 set no errno in that case."""
     nearly_full = shutil.disk_usage(".").free < NEARLY_FULL
     return error.errno in FULL or (error.errno is None and nearly_full)
 

@@ -61,8 +61,8 @@ def assign(path: Path, names: Iterable[str]) -> dict[str, str]:
     divided = [name for found, name in roles.items() if "_" in found]
     if whole and divided:
         raise StageError(
-            f"{path} holds two layouts: {whole[0]!r} without a part, and {divided[0]!r}; "
-            "keep one of them"
+            f"{path} holds two layouts: one array for all parts ({whole[0]!r}) and arrays per "
+            f"part ({divided[0]!r}); keep one of them"
         )
     if whole:
         roles = {f"{found}_train": name for found, name in roles.items()}
@@ -133,8 +133,8 @@ def siblings(path: Path) -> dict[str, Path]:
     if len(stems) > 1:
         first, second, *_ = stems.values()
         raise StageError(
-            f"{path} holds two datasets, for example {first.name} and {second.name}; name a file "
-            f"of one of them: dataset={first}"
+            f"{path} holds two datasets, for example {first.name} and {second.name}; choose "
+            f"one by the path of one of its files: dataset={first}"
         )
     return {file.name: file for file in files}
 

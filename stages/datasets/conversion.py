@@ -154,7 +154,10 @@ def _scale(source: Source, x: dict[str, np.ndarray], white: int) -> tuple[float,
     kind = x["train"].dtype
     if white:
         if low < 0 or high > white:
-            raise StageError(f"{where} go {spread}, but prepare.white is {white}")
+            raise StageError(
+                f"{where}: values go {spread}, but prepare.white is {white}; set it to the value "
+                "of white"
+            )
         scale = (0.0, float(white))
     elif kind.kind == "b":
         scale = (0.0, 1.0)
@@ -386,7 +389,7 @@ def class_names(source: Source, most: int) -> tuple[str, ...]:
     """Return the source's class names, checked to be a list of printable, distinct text."""
     names, path = source.class_names, source.path
     if names.dtype.kind not in "USiu" or names.ndim != 1 or len(names) > most:
-        raise StageError(f"{path}: class_names should be a list of text, one for each label")
+        raise StageError(f"{path}: class_names should be a list of strings, one for each class")
     if names.dtype.kind in "US":
         names = _texts(names, f"{path}: class_names")
     return checked_names([str(name) for name in names.tolist()], source)

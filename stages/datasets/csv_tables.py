@@ -64,7 +64,9 @@ def csv_files(folder: Path) -> dict[str, Path]:
             found[parts[0]] = file
     if "train" not in found:
         names = ", ".join(file.name for file in files[:4])
-        raise StageError(f"{folder}: none of {names} is called train.csv; name one file as dataset")
+        raise StageError(
+            f"{folder}: none of {names} is called train.csv; set `dataset` to the file to use"
+        )
     return found
 
 

@@ -15,8 +15,9 @@ PARTS = ("train", "val", "test")
 class Dataset:
     """A training set, with a validation and a test set if the source has them.
 
-    Images `x` are uint8 (n, height, width, channels), sequences (n, time, height, width, channels).
-    Labels `y` are int32 (n,), from 0. `notes` says, line by line, how a user's own data were read.
+    Images `x` are uint8 (n, height, width, channels); sequences of images are uint8 (n, time,
+    height, width, channels). Labels `y` are int32 (n,) and start at 0. `notes` is a list of lines
+    that tell users how their own data were read.
     """
 
     x_train: np.ndarray

@@ -27,7 +27,7 @@ NAMED = 3  # examples in a message
 
 @dataclass
 class Folder:
-    """The entries of a folder that count: subfolders, pictures and the names of other files."""
+    """The contents of a folder: its subfolders, its pictures and the names of its other files."""
 
     path: Path
     folders: list[Path] = field(default_factory=list)
@@ -62,10 +62,10 @@ def listing(path: Path, root: Path) -> Folder:
 
 
 def read_pictures(path: Path, image_size: int, skip_damaged: bool) -> Source:
-    """Return the pictures of a folder as uint8 arrays (n, height, width, 1 or 3).
+    """Read the pictures of a folder into uint8 arrays (n, height, width, 1 or 3), one per part.
 
-    Pictures without any colour give 1 channel. With `image_size`, pictures are resized to a square.
-    All pictures are read once, into one array.
+    There is one channel if no picture has colour. If `image_size` is not 0, pictures are resized
+    to squares of that side. `skip_damaged` leaves out unreadable pictures instead of raising.
     """
     source = Source(path, channels_last=True)
     files, class_names = find_pictures(path, source.notes)
@@ -184,7 +184,7 @@ def _part_of(name: str) -> str | None:
 
 
 def _class_name(folder: Folder) -> str:
-    """Return the name of a class folder. macOS stores accents differently (NFD)."""
+    """Return the name of a class folder with composed accents (NFC); macOS may split them (NFD)."""
     return unicodedata.normalize("NFC", folder.path.name)
 
 

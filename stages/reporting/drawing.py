@@ -18,7 +18,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def title(layer: Mapping[str, Any]) -> str:
-    """Return a layer as `Conv2D 3×3`, or `LSTM in both directions, 28 rows`."""
+    """Return a title for a layer, such as `Conv2D 3×3` or `LSTM in both directions, 28 rows`."""
     parts = [layer["kind"], shape_text(layer["kernel"])]
     text = " ".join(part for part in parts if part)
     if layer["bidirectional"]:

@@ -95,7 +95,7 @@ def headline(run: Results) -> dict[str, Any]:
 
 
 def references(run: Results, params: Params) -> dict[str, Any]:
-    """Return what the results are compared with: targets, reported figures, the study."""
+    """Return what the results are compared with: targets, reported accuracies, a study."""
     dataset, epochs = run.manifest["dataset"], {row["model"]: row["epochs"] for row in run.rows}
     found = {
         name: study_of(name, params.model_dump(), run.timing[name]["versions"])

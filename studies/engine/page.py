@@ -234,7 +234,7 @@ def accuracies(
 
 
 def cost(cells: Sequence[Cell], several: bool) -> Figure:
-    """Draw means against the median training time, with the epochs if there are several."""
+    """Draw mean accuracy against median training time; label the number of epochs if it varies."""
     figure = figure_of(cells)
     lines = {}
     for name, members in by(label, sorted(cells, key=lambda cell: cell["epochs"])):

@@ -2,14 +2,14 @@
 
     python -m studies.engine.search mnist
 
-`studies/search.yaml` holds the space of settings, the same for all models, and docs/method.md
-the rules. Optuna's TPE sampler (Bergstra et al., 2011) proposes a batch of trials per model from
-the results so far. Ray trains the batches of all models together. The best trials of each model
-are then trained with further seeds. The search never sees the test set.
+`studies/search.yaml` holds the settings to choose from, the same for all models. docs/method.md
+states the rules. Optuna's TPE sampler (Bergstra et al., 2011) proposes a batch of trials per model
+from the results so far. Ray trains the batches of all models together. The best trials of each
+model are then trained with further seeds. The search never sees the test set.
 
 Finished trials are saved in `studies/trials/`, like those of a study. Proposals depend only on the
 seed and on earlier results, so the same command continues an interrupted search: the sampler
-proposes the finished trials again, and they need no training. Writes
+proposes the same trials again, and those that are saved are not trained again. Writes
 `studies/results/search_DATASET.csv` (one row per training) and `.json` (the recipe of each model,
 the finalists and the importance of each setting).
 """
@@ -190,15 +190,21 @@ def train_missing(
     wanted: Sequence[tuple[int, str, Choice, int]],
     done: int,
 ) -> list[Trained]:
-    """Train what is not recorded of `wanted`: numbers, models, choices and seeds.
+    """Train the trials in `wanted` that have no saved result.
 
-    `done` is the number of finished trials per model; the first batch that needs training asks
-    before the search goes on, unless `yes`.
+    Parameters
+    ----------
+    yes
+        Without it, ask the user before the search trains for the first time.
+    wanted
+        Number, model, choice and seed of each trial.
+    done
+        Number of finished trials per model.
 
     Raises
     ------
     StageError
-        A training failed for another reason than that it diverges.
+        A training failed, and not because it diverged.
     """
     trials = [planned(search, dataset, model, choice, seed) for _, model, choice, seed in wanted]
     jobs, arrays = driver.prepare(trials, "val")

@@ -184,7 +184,7 @@ def compared(one: Cell, other: Cell) -> tuple[float, list[float] | None, float] 
 
 
 def figure_of(cells: Sequence[Cell]) -> str:
-    """Return the figure that a study compares: the test accuracy, or a search's validation one."""
+    """Return the name of the compared metric: test or, in a search, validation accuracy."""
     return "accuracy" if "accuracy_mean" in cells[0] else "val_accuracy"
 
 

@@ -138,7 +138,7 @@ def check_model(model: keras.Model) -> None:
 
 
 def check_shapes(model: keras.Model, most: int) -> None:
-    """Refuse an unusual or too large model: `most` bytes of weights are allowed."""
+    """Raise an error if a layer has an unexpected shape or the weights exceed `most` bytes."""
     if not isinstance(model, keras.Sequential | Functional) or not model.built:
         raise ValueError("it is not a Sequential or functional model with a known input")
     for layer in model.layers:
