@@ -235,8 +235,8 @@ def recurrent() -> str:
         f"are possible) and reaches {cnn}; frames as channels reach {channels}.",
         f"Not for single images: there, the LSTM is {min(gaps):.2f} to {max(gaps):.2f} points "
         "behind the CNN.",
-        f"The cell: instead of the LSTM, a GRU gives {change('GRU, rows')}, a simple RNN "
-        f"{change('simple RNN, rows')}.",
+        f"The cell, with the LSTM's recipe: instead of the LSTM, a GRU gives "
+        f"{change('GRU, rows')}, a simple RNN {change('simple RNN, rows')}.",
         f"The reading order: instead of rows, columns give {change('LSTM, columns')}, both "
         f"{change('LSTM, both')}.",
     ])  # fmt: skip
