@@ -42,7 +42,8 @@ def served(tmp_path_factory, tiny_document, environment):
     if not importlib.util.find_spec("gradio"):
         pytest.skip("Gradio is not installed: extras/demo/requirements.txt")
     project = Project(tmp_path_factory.mktemp("demo") / "project", tiny_document, environment)
-    mnist = {"dataset": "mnist", "epochs": 2, "train.batch_size": 256}
+    mnist = {"dataset": "mnist", "epochs": 2, "train.batch_size": 128,
+             "prepare.train_images": 20_000}  # fmt: skip
     digits = {"dataset": "digits", "epochs": 20, "train.batch_size": 32}
     usual = {"cnn.filters": [32, 64], "cnn.dense": 128, "cnn.shift": 2, "cnn.learning_rate": 0.003}
     project.set(usual | (mnist if MNIST.exists() else digits))

@@ -186,9 +186,15 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.extra
 @pytest.mark.parametrize("shape", [(13, 12, 1), (4, 13, 12, 3)])
-@pytest.mark.parametrize(("name", "changes"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        # all of the CNN's, a fifth of the others' with every value; the rest at night
+        pytest.param(*each, marks=pytest.mark.slow if i % 5 and i > 3 else pytest.mark.extra)
+        for i, each in enumerate(COMBINATIONS)
+    ],
+)
 def test_every_combination_is_saved_and_plain_keras_loads_it(
     make_model, tmp_path, name, changes, shape
 ):

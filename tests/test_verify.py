@@ -41,7 +41,7 @@ def differences(clone, pipeline, capsys):
 
 def test_equal_results_are_the_same(differences):
     assert differences() == []
-    assert differences.text.startswith("Processor, threads and versions are the recorded ones")
+    assert differences.text.startswith("Rounding, threads and versions are the recorded ones")
     assert differences.text.endswith("all the same\n")
     same = set(re.findall(r"^  same +(\S+)$", differences.text, re.M))
     per_model = [f"plots/history/{name}.csv" for name in model_names()]
@@ -185,7 +185,7 @@ def test_in_a_subfolder_the_whole_repository_is_cloned(pipeline, tmp_path, monke
     assert yaml.safe_load((project / "params.yaml").read_text()) == {"epochs": 5}
     assert not (project / "dvc.lock").exists()
     assert verify.clone(tmp_path / "clone", {"epochs": 5}) == project
-    with pytest.raises(StageError, match="other settings; remove it"):
+    with pytest.raises(StageError, match="other settings; delete this folder"):
         verify.clone(tmp_path / "clone", {"epochs": 6})
 
 

@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 PREFETCH = 4  # batches prepared while the model computes
 # Keras imports these if they are installed. Models do not need them.
 OPTIONAL = ("matplotlib", "pandas", "scipy", "sklearn")
-# Lines of information, warnings and errors that TensorFlow logs at its start.
-NOTICES = "^[IWE][0-9]{4} |^WARNING: All log messages before absl::InitializeLog"
+# A program that copies its input, without what TensorFlow logs at its start.
+WITHOUT_NOTICES = r"""
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(rb"[IWE]\d{4} |WARNING: All log messages before absl::InitializeLog", line):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+"""
 MIN_PART = 64  # examples; smaller parts of a batch cost more time in calls than they save
 
 
@@ -84,7 +90,7 @@ def _quiet_import() -> Iterator[None]:
     sys.modules.update(dict.fromkeys(hidden))  # None makes the import fail
     gc.disable()
     notices = subprocess.Popen(  # noqa: S603 -- no shell
-        ["grep", "--line-buffered", "-Ev", NOTICES],  # noqa: S607 -- the user's PATH
+        [sys.executable, "-I", "-S", "-c", WITHOUT_NOTICES],
         stdin=subprocess.PIPE, stdout=kept, start_new_session=True,  # Ctrl-C does not reach it
     )  # fmt: skip
     os.dup2(notices.stdin.fileno(), 2)
