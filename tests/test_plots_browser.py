@@ -154,7 +154,7 @@ def test_dvc_draws_every_table_once(project, open_page, revisions, monkeypatch):
             for name in figure
         ]
         assert sorted(drawn) == sorted([*curves, *tables])
-        assert len(drawn) <= 13
+        assert len(drawn) <= 12
         assert "<img" not in text
 
     def library(route):
