@@ -94,10 +94,8 @@ docs: $(VENV)/installed  ## update the tables in README.md and docs/ from the re
 lock: $(VENV)/bin/uv  ## pin the newest versions that requirements.in allows
 	@for folder in . tests studies extras/demo extras/onnx; do (cd $$folder && $(COMPILE)) || exit 1; done
 
-# Only files that git ignores: plots/ and studies/results/ also hold committed ones.
-clean:  ## remove what the pipeline generated; keep your files under data/, .venv, trials and DVC's cache
-	@git clean -fdXq data/prepared data/models data/predictions data/timing data/checkpoints data/export plots review runs \
-		studies/results dvc_plots .pytest_cache .ruff_cache
+clean: $(VENV)/installed  ## remove what the pipeline generated; keep your files, .venv, studies and DVC's cache
+	@python -m tools.clean
 
 $(VENV)/bin/python:
 	@echo "installing into $(VENV), about 2 GB: half a minute with a fast network"

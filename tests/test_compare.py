@@ -34,6 +34,17 @@ def test_experiments_show_what_they_changed_and_the_best_values(clone):
     assert "later (queued)" in rows["later"]
     assert not re.search(r"\d\.\d", rows["later"])
     assert "*" in "".join(rows.values())
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("git", "commit", "--quiet", "--allow-empty", "-m", "another commit", **IDENTITY)
+    names = [row.split()[0] for row in compare(clone)[2:]]
+    assert names.index("HEAD") < names.index("wide"), "experiments of earlier commits stay"
+
+
+def test_a_damaged_table_of_results_gives_no_seconds(clone):
+    for text in ("<<<<<<< ours\nmodel,train_seconds\n", "model,train_seconds\ncnn\n", "model\n\n"):
+        clone.path("metrics/results.csv").write_text(text, encoding="utf-8")
+        work_tree = compare(clone)[2]
+        assert re.search(r"\d\.\d", work_tree), "accuracies are in other files"
 
 
 @pytest.mark.extra
@@ -57,7 +68,12 @@ def test_fifty_experiments_with_long_changes_fit():
         parts.append(("ensemble", "test"))
         metrics = {f"{model}.{part}.accuracy": 0.5 + i / 100 for model, part in parts}
         params = {f"section.key_number_{k}": i for k in range(9)}
-        row = {"name": f"moody-name{i}", "state": "Success", "params": params, "metrics": metrics}
+        row = {
+            "name": f"moody-{'long' * 15}-name{i}",
+            "state": "Success",
+            "params": params,
+            "metrics": metrics,
+        }
         rows.append(row | {"seconds": float(100 - i)})
     lines = as_table(rows).splitlines()
     assert len(lines) == 53

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 
 from conftest import ROOT
 
-OWN = ("data/my.npz", "data/raw/my.npz", "data/raw/my.npz.dvc", "plots/mine.png")
+OWN = ("data/my.npz", "data/raw/my.npz", "data/raw/my.npz.dvc", "data/models/mine.keras",
+       "data/prepared/mine.npz", "data/predictions/mine.csv", "data/export/notes.txt",
+       "plots/mine.png")  # fmt: skip
 # Generated files that `make clean` keeps: they are expensive, or DVC's own.
-KEPT = (".dvc/", "studies/trials/", "__pycache__/")
+KEPT = (".dvc/", "studies/trials/", "studies/results/", "__pycache__/")
 
 
 def make(*arguments: str) -> str:
@@ -40,10 +43,26 @@ def test_clean_removes_what_the_pipeline_made_and_no_file_of_the_user(clone):
     for name in OWN:
         clone.path(name).parent.mkdir(parents=True, exist_ok=True)
         clone.path(name).write_text("mine", encoding="utf-8")
-    clone.run("make", "clean")
+    clone.run("make", "-o", ".venv/installed", "clean")
     status = clone.run("git", "status", "--porcelain", "--ignored", "-uall").stdout.splitlines()
     left = {line[3:] for line in status if not any(part in line for part in KEPT)}
     assert left == set(OWN)
+
+
+def test_clean_needs_no_git(clone):
+    """An outer repository that ignores the project's folder, or none, changes nothing."""
+    assert clone.path("data/models/cnn.keras").exists()
+    shutil.rmtree(clone.path(".git"))
+    clone.path("data/raw/my.npz").write_text("mine", encoding="utf-8")
+    clone.run("make", "-o", ".venv/installed", "clean")
+    assert clone.path("data/raw/my.npz").exists()
+    assert clone.path("Makefile").exists()
+    assert not clone.path("data/models").exists()
+    assert not clone.path("data/predictions").exists()
+
+
+def test_two_installations_never_run_at_once():
+    assert re.search(r"^\.NOTPARALLEL:$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
 
 def test_report_opens_the_page(pipeline):

@@ -2,9 +2,10 @@
 
     python -m tools.compare
 
-One row per experiment of the current commit, with the parameters that it changed, accuracies in
-percent on validation and test data, and seconds of training (all models). `*` marks the best value
-of a column. Choose by validation accuracy: the test set is for the final figure.
+One row per experiment, below the commit that it started from. Each shows the parameters that differ
+from HEAD's, accuracies in percent on validation and test data, and seconds of training (all
+models). `*` marks the best value of a column. Choose by validation accuracy: the test set is for
+the final comparison.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from stages.reporting.table import RESULTS
 
 WIDTH = 120  # characters of a line
 MIN_CHANGED = 12  # characters of the column of changed parameters
+MAX_NAME = 24  # characters of an experiment's name
 WORK_TREE = "workspace"  # DVC's name
 
 
@@ -35,25 +37,31 @@ def main() -> None:
 
 
 def experiments() -> list[dict[str, Any]]:
-    """Return the work tree, the current commit and its experiments, in DVC's order.
+    """Return the work tree, HEAD and every other commit with experiments, in DVC's order.
+
+    Each commit is followed by its experiments.
 
     Returns
     -------
     list of dict
-        ``name``; ``state`` (Success, Queued, Running or Failed); ``params`` and ``metrics`` with
-        dotted keys; ``seconds`` of training, None if unknown.
+        ``name`` (of an experiment, `work tree`, `HEAD` or a short commit); ``state`` (Success,
+        Queued, Running or Failed); ``params`` and ``metrics`` with dotted keys; ``seconds`` of
+        training, None if unknown.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
-            found = repo.experiments.show()
+            baselines = repo.experiments.ls(all_commits=True)
+            head = git("rev-parse", "HEAD").strip()
+            found = repo.experiments.show(["HEAD", *(rev for rev in baselines if rev != head)])
     except DvcException as error:
         raise StageError(f"DVC cannot list the experiments: {error}") from None
     rows = []
     for state in found:
-        rows.append(_row(state, "work tree" if state.rev == WORK_TREE else "HEAD", "Success"))
+        commits = {WORK_TREE: "work tree", head: "HEAD"}
+        rows.append(_row(state, commits.get(state.rev, state.rev[:7]), "Success"))
         for group in state.experiments or []:
             status = group.executor.state if group.executor else "Success"
             rows += [_row(each, each.name or each.rev[:7], status) for each in group.revs]
@@ -80,7 +88,7 @@ def _merged(files: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seconds(rev: str) -> float | None:
-    """Return the seconds of training of all models together at a revision."""
+    """Return the seconds of training of all models together at a revision, None if unknown."""
     try:
         if rev == WORK_TREE:
             text = Path(RESULTS).read_text(encoding="utf-8")
@@ -89,7 +97,10 @@ def _seconds(rev: str) -> float | None:
     except (OSError, StageError):  # the run has no table of results
         return None
     rows = csv.DictReader(io.StringIO(text))
-    return sum(float(row["train_seconds"]) for row in rows if row["model"] != ENSEMBLE)
+    try:
+        return sum(float(row["train_seconds"]) for row in rows if row["model"] != ENSEMBLE)
+    except (KeyError, TypeError, ValueError):  # conflict markers, or a part of a file
+        return None
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
@@ -119,7 +130,8 @@ def _aligned(texts: Iterable[str]) -> list[str]:
 
 
 def _labelled(row: Mapping[str, Any]) -> str:
-    return row["name"] if row["state"] == "Success" else f"{row['name']} ({row['state'].lower()})"
+    name = _shortened(row["name"], MAX_NAME)
+    return name if row["state"] == "Success" else f"{name} ({row['state'].lower()})"
 
 
 def _percent(value: float | None) -> float | None:

@@ -200,7 +200,9 @@ def stale_stages() -> list[str]:
         read_yaml(path)["stages"] if path.exists() else {}
         for path in (Path("dvc.yaml"), Path("dvc.lock"))
     )
-    ignored = ["data", *(path for stage in stages.values() for path in stage["outs"])]
+    cached = {name: [out for out in stage["outs"] if isinstance(out, str)]
+              for name, stage in stages.items()}  # fmt: skip
+    ignored = ["data", *(path for paths in cached.values() for path in paths)]
     stale, rebuilt = [], []
     for name, stage in stages.items():  # in the order of the pipeline
         changed = [
@@ -212,8 +214,9 @@ def stale_stages() -> list[str]:
         affected = any(overlap(dep, output) for dep in stage["deps"] for output in rebuilt)
         if changed or affected or (name in lock and not is_consistent(lock[name], lock)):
             stale.append(name)
-            rebuilt += stage["outs"]
-            rebuilt += [path for kind in ("metrics", "plots") for out in stage.get(kind, [])
+            uncached = (stage.get(kind, []) for kind in ("outs", "metrics", "plots"))
+            rebuilt += cached[name]
+            rebuilt += [path for outs in uncached for out in outs if isinstance(out, dict)
                         for path in out]  # fmt: skip
     return stale
 
