@@ -44,7 +44,7 @@ def main() -> None:
     write_text(REPORT, render(TEMPLATES / "report.html.jinja", facts))
     write_text(MARKDOWN, render(TEMPLATES / "report.md.jinja", facts))
     write_text(MODEL_CARD, render(TEMPLATES / "model_card.md.jinja", facts))
-    print(*facts["verdict"], *facts["seeds"], sep="\n")
+    print(facts["verdict"], *facts["seeds"], sep="\n")
     print(f"wrote {REPORT}, {MARKDOWN}, {MODEL_CARD} and {RESULTS}")
 
 

@@ -34,7 +34,7 @@ def ran(pipeline: Project, tmp_path_factory) -> Project:
 def test_a_run_ends_with_the_answer_and_leaves_the_project_as_it_was(ran):
     assert ran.run("git", "status", "--porcelain").stdout == ""
     end = ran.printed.split("**digits**: ")[1]
-    assert re.match(r"The .+ the highest test accuracy, \d\d\.\d\d % \(\d+ errors in 360", end)
+    assert re.match(r"The .+ the highest test accuracy, \d+\.\d\d % \(\d+ errors? in 360", end)
     assert re.search(r"^\| lstm +\| .+ \d\d\.\d\d \(\d\d\.\d\d–\d\d\.\d\d\) ", end, re.M)
     page = ran.path("runs/digits/plots/report.html")
     assert page.resolve().as_uri() in end

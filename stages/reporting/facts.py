@@ -17,7 +17,7 @@ from stages.common.files import read_csv, read_json
 from stages.common.params import ENSEMBLE, Params
 from stages.reporting import figures, mistakes, page
 from stages.reporting.drawing import HEADS, blocks, layer_table
-from stages.reporting.sentences import listing, verdict
+from stages.reporting.sentences import listing, standing, verdict
 from stages.reporting.table import TIMING, collect, summary_table
 from stages.reporting.targets import against_study, published, study_of, target_of
 
@@ -73,16 +73,14 @@ def read_results() -> Results:
 
 def headline(run: Results) -> dict[str, Any]:
     """Return the answer, and the figures of each model."""
-    errors = {
-        row["model"]: {"accuracy": row["test_accuracy"], "errors": row["errors"]}
-        for row in run.rows
-    }
+    errors = {row["model"]: row["errors"] for row in run.rows}
     comparisons = run.details["comparisons"]
+    best, alike, _ = standing(errors, comparisons)
     return {
         "title": f"{listing(run.models, article='')} on {run.manifest['dataset']}",
         "verdict": verdict(errors, comparisons, len(run.test.y)),
         "rows": run.rows,
-        "leading": page.leading(run.rows, comparisons),
+        "leading": [*best, *alike],
         "comparisons": comparisons,
         "tested": run.tested,
         "details": run.details["models"],

@@ -1,4 +1,4 @@
-"""The parts of the report page: rankings, pictures, curves and all figures."""
+"""The parts of the report page: pictures, curves, rankings of classes and all figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.common.files import read_csv, write_bytes
-from stages.evaluation import SIGNIFICANT
 from stages.reporting import figures
 
 SHEET = 12  # images in a row of the contact sheet
@@ -23,21 +22,6 @@ FAINT = 0.02  # smaller probabilities, and losses of probability, are not drawn
 REACHED = 0.99  # of the last epoch's validation accuracy
 
 Table = Sequence[Mapping[str, str]]  # the rows of a CSV file
-
-
-def leading(
-    rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Return the models with the fewest errors, and those not significantly worse than these."""
-    fewest = min(row["errors"] for row in rows)
-    best = [row["model"] for row in rows if row["errors"] == fewest]
-    worse = {
-        name
-        for pair in comparisons
-        for name, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))
-        if other in best and pair["p_holm"] < SIGNIFICANT
-    }
-    return [row["model"] for row in rows if row["model"] in best or row["model"] not in worse]
 
 
 def sparkline(history: Table) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers as text, and the report's first sentences, which follow from the significance tests."""
+"""Numbers as text, and the report's first sentence, which follows from the significance tests."""
 
 from __future__ import annotations
 
@@ -48,91 +48,84 @@ def listing(names: Sequence[str], last: str = "and", article: str = "the ") -> s
     return joined([f"{article}{name}" for name in shown], last)
 
 
-def verdict(
-    evaluation: Mapping[str, Mapping[str, Any]],
-    comparisons: Sequence[Mapping[str, Any]],
-    images: int,
-) -> list[str]:
-    """Return sentences: which model is best, and which differences are significant.
+def standing(
+    errors: Mapping[str, int], comparisons: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the models with the fewest errors, those not significantly worse, and the others.
 
     Parameters
     ----------
-    evaluation
-        Each model's test ``accuracy`` and number of ``errors``.
+    errors
+        Each model's number of test errors.
     comparisons
-        As returned by `significance.compare_all`.
+        As returned by `significance.compare_all`; pairs of other models are left out.
+    """
+    best = [name for name in errors if errors[name] == min(errors.values())]
+    worse = {
+        name
+        for pair in comparisons
+        for name, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))
+        if other in best and pair["p_holm"] < SIGNIFICANT
+    }
+    others = [name for name in errors if name not in best]
+    return (
+        best,
+        [name for name in others if name not in worse],
+        [name for name in others if name in worse],
+    )
+
+
+def verdict(
+    errors: Mapping[str, int], comparisons: Sequence[Mapping[str, Any]], images: int
+) -> str:
+    """Return one sentence: which model is best, and which ones are significantly worse.
+
+    If only the ensemble is among the best, the sentence also says which single model is.
+
+    Parameters
+    ----------
+    errors, comparisons
+        As for `standing`.
     images
         Size of the test set.
     """
-    models = sorted(
-        (name for name in evaluation if name != ENSEMBLE), key=lambda m: evaluation[m]["errors"]
+    best, alike, worse = standing(errors, comparisons)
+    fewest = errors[best[0]]
+    text = (
+        f"{listing(best)} {'has' if len(best) == 1 else 'share'} the highest test accuracy, "
+        f"{percent((images - fewest) / images)} ({counted(fewest, 'error')} in {images:,} images)"
     )
     p = {frozenset((row["a"], row["b"])): row["p_holm"] for row in comparisons}
-    fewest = evaluation[models[0]]["errors"]
-    best = [model for model in models if evaluation[model]["errors"] == fewest]
-    verb = "has" if len(best) == 1 else "share"
-    accuracy = percent(evaluation[best[0]]["accuracy"])
-    sentences = [
-        f"{listing(best)} {verb} the highest test accuracy, {accuracy} "
-        f"({counted(fewest, 'error')} in {images:,} images)"
-    ]
-    if len(best) < len(models):
-        sentences.append(_against_others(best, models[len(best) :], p))
-    if ENSEMBLE in evaluation:
-        sentences.append(_ensemble(evaluation, models[0], p))
-    return [f"{text[0].upper()}{text[1:]}." for text in sentences]
+    clauses = [_not_worse(best, alike, p)] if alike else []
+    if worse:
+        values = [p[frozenset((a, b))] for a in best for b in worse]
+        values = [value for value in values if value < SIGNIFICANT]
+        bound = _bounded(max(values), len(values), "≤")
+        subject = "all others" if len(worse) > 1 and not alike else listing(worse)
+        start, end = ("but ", "") if alike else ("", " significantly worse")
+        clauses.append(f"{start}{subject} {_be(worse)}{end} ({bound})")
+    if clauses:
+        text += f", and {', '.join(clauses)}"
+    if [*best, *alike] == [ENSEMBLE]:
+        single = {name: n for name, n in errors.items() if name != ENSEMBLE}
+        best, alike, _ = standing(single, comparisons)
+        accuracy = percent((images - single[best[0]]) / images)
+        text += f"; of the single models, {listing(best)} "
+        text += f"{'leads' if len(best) == 1 else 'lead'} with {accuracy}"
+        text += f", and {_not_worse(best, alike, p)}" if alike else ""
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _against_others(
-    best: Sequence[str], others: Sequence[str], p: Mapping[frozenset[str], float]
-) -> str:
-    """Say which of the other models are significantly worse than the best, and which are not."""
+def _not_worse(best: Sequence[str], alike: Sequence[str], p: Mapping[frozenset[str], float]) -> str:
+    values = [p[frozenset((a, b))] for a in best for b in alike]
+    bound = _bounded(min(values), len(values), "≥")
+    return f"{listing(alike)} {_be(alike)} not significantly worse ({bound})"
 
-    def beats(winner: str, loser: str) -> bool:
-        return p[frozenset((winner, loser))] < SIGNIFICANT
 
-    alike = [name for name in others if not any(beats(winner, name) for winner in best)]
-    leading = [*best, *alike]
-    parts = []
-    if alike:
-        values = [p[frozenset((a, b))] for a in best for b in alike]
-        parts.append(
-            f"{'it is' if len(best) == 1 else 'they are'} not significantly better than "
-            f"{listing(alike, 'or')} ({_bounded(min(values), len(values), '≥')})"
-        )
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in others:
-        if name not in alike:
-            winners = tuple(winner for winner in leading if beats(winner, name))
-            groups.setdefault(winners, []).append(name)
-    for winners, losers in groups.items():
-        subject = listing(winners)
-        if list(winners) == list(best):
-            subject = "it" if len(best) == 1 else "they"
-        elif len(winners) == len(leading):
-            subject = "both" if len(winners) == 2 else "all"
-        values = [p[frozenset((a, b))] for a in winners for b in losers]
-        parts.append(
-            f"{subject} {'beats' if len(winners) == 1 else 'beat'} {listing(losers)} "
-            f"({_bounded(max(values), len(values), '≤')})"
-        )
-    return "; ".join(parts)
+def _be(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _bounded(p: float, n: int, sign: str) -> str:
     """Return a p-value, or the bound that it is for `n` p-values: `p ≤ 0.01`."""
     return p_text(p).replace("=", sign) if n > 1 and p < 0.995 else p_text(p)
-
-
-def _ensemble(
-    evaluation: Mapping[str, Mapping[str, Any]], best: str, p: Mapping[frozenset[str], float]
-) -> str:
-    errors = evaluation[ENSEMBLE]["errors"]
-    difference = evaluation[best]["errors"] - errors
-    amount = f"{abs(difference)} {'fewer' if difference > 0 else 'more'} than"
-    value = p[frozenset((ENSEMBLE, best))]
-    return (
-        f"the ensemble (mean of their probabilities) makes {counted(errors, 'error')}, "
-        f"{amount if difference else 'as many as'} {listing([best])} "
-        f"({'significant' if value < SIGNIFICANT else 'not significant'}, {p_text(value)})"
-    )
