@@ -39,7 +39,7 @@ def main() -> None:
     }
     explained = [each["index"] for one in facts["explanations"].values() for each in one["images"]]
     facts |= images(results, explained)
-    facts["figures"] = draw(drawings(results, facts))
+    facts["figures"] = draw(drawings(results, facts), facts["title"])
     write_csv(RESULTS, results.rows)
     write_text(REPORT, render(TEMPLATES / "report.html.jinja", facts))
     write_text(MARKDOWN, render(TEMPLATES / "report.md.jinja", facts))

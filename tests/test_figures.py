@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stages.reporting import figures
-from stages.reporting.figures import cost, curves
+from stages.reporting.figures import as_png, cost, curves
 
 LINE = ([1, 2, 3], [0.5, 0.25, 0.125], {})
 OTHER = ([1, 2], [0.9, 0.1], {"ls": ":"})
@@ -38,6 +38,13 @@ def test_error_bars_end_at_the_interval():
     (bars,) = (bars for container in ax.containers for bars in container.lines[2])
     ends = [sorted(y for _, y in segment) for segment in bars.get_segments()]
     assert ends == [pytest.approx([0.8, 0.92]), pytest.approx([0.95, 0.95])]
+
+
+def test_a_titled_png_is_higher_and_its_legend_stays():
+    figure = curves({"loss": {"cnn": LINE}}, columns=1)
+    assert as_png(figure) != as_png(figure, title="CNN on digits")
+    assert figure.legends[0].get_title().get_text() == "CNN on digits"
+    assert texts(figure) == ["cnn"]
 
 
 def test_reported_figures_come_last_in_the_legend_and_once():

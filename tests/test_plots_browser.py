@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -35,8 +36,14 @@ OPTIONS = {
     "light": {},
     "dark": {"color_scheme": "dark"},
     "phone": {"viewport": {"width": 360, "height": 740}},
+    "wider phone": {"viewport": {"width": 500, "height": 900}},
     "print": {},
 }
+COVERED = """(() => {
+  const bottom = each => each.getBoundingClientRect().bottom;
+  const parts = [...document.querySelectorAll(".strip > *")];
+  return parts.filter(each => bottom(each) > bottom(each.parentNode) + 1).length;
+})()"""
 
 pytestmark = [
     pytest.mark.extra,
@@ -190,6 +197,7 @@ def test_the_report_fits(shape, open_page, kind):
     assert page.locator("figure .scroll > svg[role=img][aria-label]").count() == FIGURES
     assert page.locator(".models .card").count() == models + 1
     assert page.locator("img:not([alt])").count() == 0
+    assert page.evaluate(COVERED) == 0, "a heat strip covers its axis"
     if kind == "phone":  # each model's test accuracy is visible without scrolling sideways
         for cell in page.locator('#results .cards tbody td[data-label="test (%)"]').all():
             box = cell.bounding_box()
@@ -242,6 +250,17 @@ def test_tables_sort_and_a_confusion_shows_its_images(shape, open_page):
     page.locator(".filter select").first.select_option("1")
     labels = visible.evaluate_all("all => all.map(item => item.dataset.pairs.split(':')[1])")
     assert set(labels) == {"1"}
+
+
+def test_a_table_is_saved_as_csv(shape, open_page):
+    page = open_page(shape[0])
+    with page.expect_download() as started:
+        page.locator('#results [aria-label="Save as CSV: Result table"]').click()
+    assert started.value.suggested_filename == "Result table.csv"
+    rows = list(csv.reader(Path(started.value.path()).read_text("utf-8").splitlines()))
+    assert rows[0][:2] == ["model", "parameters"]
+    assert rows[1][:2] == ["cnn", "1000"]
+    assert len(rows) == shape[1] + 2  # the head and the ensemble
 
 
 def test_without_scripts_everything_is_there(shape, browser):

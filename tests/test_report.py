@@ -20,6 +20,7 @@ from report_data import VERSIONS, build_tree
 
 from stages import report
 from stages.common.cli import StageError
+from stages.evaluation.significance import wilson_interval
 
 MODELS = ("cnn", "lstm", "hybrid", "transformer", "a_model_with_quite_a_long_name")
 FIGURES = 7  # drawn by matplotlib
@@ -135,7 +136,9 @@ def test_the_numbers_are_those_of_the_files(page):
         }
     for row in read("plots/per_class.csv"):
         columns = wanted.setdefault(("Classes", row["class"]), {})
-        columns[f"{row['model']} (%)"] = [100 * float(row["recall"])]
+        right, images = round(float(row["recall"]) * int(row["support"])), int(row["support"])
+        values = [right / images, *wilson_interval(right, images)]
+        columns[f"{row['model']} (%), 95 % interval"] = [100 * value for value in values]
     for name in MODELS[:3]:
         val, timing = read(f"metrics/{name}.json")[name]["val"], read(f"data/timing/{name}.json")
         wanted["Result table", name] |= {
@@ -169,17 +172,22 @@ def test_the_numbers_are_those_of_the_files(page):
             place = (row["corruption"], row["model"])
             strengths.setdefault(place, []).append(100 * float(row["accuracy"]))
     for (kind, name), values in strengths.items():
-        columns = wanted.setdefault(("Robustness", kind), {})
-        columns[f"{name} (%)"] = [sum(values) / 5]
-        total = [100 * read("metrics/test.json")[name]["test"]["robustness"]]
-        wanted.setdefault(("Robustness", "mean: robustness"), {})[f"{name} (%)"] = total
+        columns = wanted.setdefault(("Robustness", name), {})
+        columns[kind] = [sum(values) / 5]
+        total = read("metrics/test.json")[name]["test"]["robustness"]
+        columns["mean: robustness"] = [100 * total]
     for (table, name), columns in wanted.items():
         for column, values in columns.items():
             shown = page.tables[table][name][column]
             assert shows(shown, *values), f"{table}, {name}, {column}: {shown} is not {values}"
 
 
-def test_reported_figures_for_the_same_epochs_are_listed(page):
+def test_targets_and_reported_figures_for_the_same_epochs_are_listed(page):
+    targets = yaml.safe_load(Path("studies/targets.yaml").read_text(encoding="utf-8"))
+    for entry in targets:
+        if (entry["dataset"], entry["epochs"]) == ("mnist", 10):
+            shown = page.tables["Compared with others"][f"target: {entry['model']}"]
+            assert shows(shown["test (%)"], 100 * entry["accuracy"])
     rows = [row for name, row in page.tables["Compared with others"].items() if "reported:" in name]
     known = yaml.safe_load(Path("studies/published.yaml").read_text(encoding="utf-8"))
     wanted = [e for e in known if e["dataset"] == "mnist" and e["epochs"] in (None, 10)]
@@ -249,18 +257,34 @@ def test_sequences_are_film_strips():
 # --- form ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("models", "classes", "epochs"), [(1, 2, 1), (5, 26, 50)])
-def test_the_page_is_small_and_self_contained(models, classes, epochs):
-    build_tree(MODELS[:models], [chr(65 + i) for i in range(classes)], epochs)
+@pytest.mark.parametrize(
+    ("models", "classes", "epochs", "shape", "megabytes"),
+    [(1, 2, 1, (12, 9, 1), 1), (3, 10, 30, (28, 28, 1), 1.5), (5, 26, 50, (12, 9, 1), 2.5)],
+)
+def test_the_page_is_small_and_self_contained(models, classes, epochs, shape, megabytes):
+    names = [chr(65 + i) for i in range(classes)]
+    build_tree(MODELS[:models], names, epochs, shape=shape)
     report.main()
     text = Page().text
-    assert len(text.encode()) < 3_000_000
+    assert len(text.encode()) < megabytes * 1e6
     assert text.count('role="img" aria-label=') == text.count('role="img"')
     assert text.count('aria-label="Figure"><svg') == FIGURES
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert all(name in text for name in MODELS[:models])
+
+
+def test_every_point_of_a_figure_shows_its_value_on_hover(page):
+    figures = re.findall(r'aria-label="Figure"><svg .*?</svg>', page.text, re.DOTALL)
+    hints = [re.findall(r"<title>(.*?)</title>", figure) for figure in figures]
+    forest = next(found for found in hints if any("target" in text for text in found))
+    assert any(re.fullmatch(r"lstm: target 99\.\d\d %", text) for text in forest)
+    assert sum(text.startswith("reported: ") for text in forest) >= 2
+    learning = next(found for found in hints if any("epoch 10" in text for text in found))
+    assert len(learning) == 3 * 2 * 2 * 10  # models, panels, parts, epochs
+    last = read("plots/history/cnn.csv")[-1]
+    assert f"cnn, training, epoch 10: {float(last['loss']):.3g} nats" in learning
 
 
 def test_the_page_allows_nothing_but_itself(page):

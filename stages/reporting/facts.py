@@ -106,6 +106,7 @@ def references(run: Results, params: Params) -> dict[str, Any]:
         "published": entries,
         "table": summary_table(run.rows, entries),
         "targets": {name: target for name, target in targets.items() if target},
+        "epochs": epochs,
         "cells": cells,
         "seeds": [
             against_study(name, run.tested[name]["accuracy"], len(run.test.y), cell)
@@ -168,17 +169,16 @@ def images(run: Results, more: Sequence[int]) -> dict[str, Any]:
 
 def drawings(run: Results, facts: Mapping[str, Any]) -> dict[str, tuple[Callable[[], Figure], str]]:
     """Return for each figure a function that makes it, and its alternative text."""
-    recalls = {name: [float(row["recall"]) for row in rows] for name, rows in run.scores.items()}
     least = 0.5 / run.manifest["splits"]["val"]["images"]
-    reported = [(entry.model, entry.accuracy) for entry in facts["published"]]
+    reported = [(entry.model, entry.accuracy, entry.title) for entry in facts["published"]]
     made = {
         "forest": (
             partial(figures.forest, run.rows, facts["comparisons"], facts["targets"], reported),
             "Accuracies: test accuracy of each model and differences, with 95 % intervals"),
         "learning_curves": (partial(figures.learning_curves, run.histories, least),
                             "Learning curves: error rate and loss per epoch"),
-        "per_class": (partial(figures.per_class, recalls, run.manifest["class_names"]),
-                      "Classes: accuracy of each model per class"),
+        "per_class": (partial(figures.per_class, facts["classes"]),
+                      "Classes: accuracy of each model per class, with 95 % intervals"),
         "calibration": (partial(figures.reliability, run.bins),
                         "Calibration: accuracy against confidence"),
         "coverage": (partial(figures.coverage, facts["coverage"]),

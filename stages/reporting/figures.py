@@ -122,7 +122,7 @@ def error_bars(
     ends = [interval or (value, value) for value, interval in zip(y, intervals, strict=True)]
     lengths = [abs(np.subtract(y, [end[side] for end in ends])) for side in (0, 1)]
     places, bars = ((y, x), {"xerr": lengths}) if horizontal else ((x, y), {"yerr": lengths})
-    drawn = ax.errorbar(*places, **bars, capsize=3, **{"ms": 5} | style)
+    drawn = ax.errorbar(*places, **bars, **{"ms": 5, "capsize": 3} | style)
     if tips:
         drawn[0].tips = tips
 
@@ -183,7 +183,7 @@ def forest(
     rows: Sequence[Mapping[str, Any]],
     comparisons: Sequence[Mapping[str, Any]],
     targets: Mapping[str, float],
-    reported_figures: Sequence[tuple[str, float]],
+    reported_figures: Sequence[tuple[str, float, str]],
 ) -> Figure:
     """Draw each model's test accuracy, and below it the differences between models.
 
@@ -196,7 +196,7 @@ def forest(
     targets
         Target accuracy by model, drawn as a tick.
     reported_figures
-        Models and accuracies that others reported, drawn as hollow diamonds.
+        Models, accuracies that others reported, and where; drawn as hollow diamonds.
     """
     names = [row["model"] for row in rows]
     heights = [len(names), max(1, len(comparisons))]
@@ -209,11 +209,15 @@ def forest(
                    **look(row["model"], names))  # fmt: skip
         if row["model"] in targets:
             label = "target for the mean over seeds"
-            upper.plot(targets[row["model"]], place, "|", ms=18, mew=2, color=INK, label=label)
-    for model, accuracy in reported_figures:
+            target = targets[row["model"]]
+            (drawn,) = upper.plot(target, place, "|", ms=18, mew=2, color=INK, label=label)
+            drawn.tips = [f"{row['model']}: target {_percent(target)}"]
+    for model, accuracy, title in reported_figures:
         if model in names:
             place, colour = names.index(model), look(model, names)["color"]
-            upper.plot(accuracy, place, "D", ms=7, mfc="none", color=colour, label="reported")
+            (drawn,) = upper.plot(accuracy, place, "D", ms=7, mfc="none", color=colour,
+                                  label="reported")  # fmt: skip
+            drawn.tips = [f"{title}: {_percent(accuracy)}"]
     upper.set_yticks(range(len(names)), names)
     upper.set(xlabel="test accuracy (%), 95 % interval", ylim=(len(names) - 0.5, -0.5))
     pairs = [f"{pair['a']} − {pair['b']}" for pair in comparisons]
@@ -252,21 +256,22 @@ def learning_curves(
         style = look(name, [*histories])
         for ax, column in zip(panels, ("accuracy", "loss"), strict=True):
             for part, line in (("val_", "-"), ("", "--")):
-                values = np.array([float(row[part + column]) for row in history])
-                y = np.maximum(1 - values, least_error) if column == "accuracy" else values
-                best = int(y.argmin())
-                shown = {"ms": 4, "ls": line, "color": style["color"]}
+                y = np.array([float(row[part + column]) for row in history])
+                form = "{:.3g} nats"
+                if column == "accuracy":
+                    y, form = 1 - y, "{:.3g} % errors"
+                tips = [form.format(100 * value if "%" in form else value) for value in y]
+                y = np.maximum(y, least_error) if column == "accuracy" else y
+                kind = {"label": name, "ms": 4} if part else {"lw": 1, "marker": ".", "ms": 3}
+                (drawn,) = ax.plot(epochs, y, **style | {"ls": line} | kind)
+                what = "validation" if part else "training"
+                drawn.tips = [
+                    f"{name}, {what}, epoch {epoch}: {tip}"
+                    for epoch, tip in zip(epochs, tips, strict=True)
+                ]
                 if part:
-                    unit = "% errors" if column == "accuracy" else "nats"
-                    shown |= {"marker": style["marker"], "label": name}
-                    (drawn,) = ax.plot(epochs, y, **shown)
-                    drawn.tips = [
-                        f"{name}, epoch {epoch}: {100 * value if '%' in unit else value:.3g} {unit}"
-                        for epoch, value in zip(epochs, y, strict=True)
-                    ]
+                    best = int(y.argmin())
                     ax.plot(epochs[best], y[best], "o", ms=11, mfc="none", color=style["color"])
-                else:
-                    ax.plot(epochs, y, lw=1, marker="." if len(y) == 1 else "", **shown)
     for ax, label in zip(panels, ("error rate (%)", "loss (nats)"), strict=True):
         _log_scale(ax)
         ax.set(xlabel="epoch", ylabel=label)
@@ -281,24 +286,28 @@ def _short(names: Sequence[str], longest: int = 18) -> list[str]:
     return [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
 
 
-def per_class(recalls: Mapping[str, Sequence[float]], class_names: Sequence[str]) -> Figure:
-    """Draw the accuracy within each class (recall), with one marker per model."""
-    figure = Figure(figsize=(6.4, 1.4 + 0.28 * len(class_names)))
+def per_class(ranking: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw each model's accuracy within each class (recall), with its 95 % interval.
+
+    `ranking` is as returned by `page.class_ranking`.
+    """
+    models = [*ranking[0]["recall"]]
+    offsets = np.linspace(-0.3, 0.3, len(models)) if len(models) > 1 else [0.0]
+    figure = Figure(figsize=(6.4, 1.4 + (0.16 + 0.06 * len(models)) * len(ranking)))
     ax = figure.subplots()
-    positions = np.arange(len(class_names))
-    offsets = np.linspace(-0.25, 0.25, len(recalls)) if len(recalls) > 1 else [0.0]
-    for offset, (name, values) in zip(offsets, recalls.items(), strict=True):
-        (drawn,) = ax.plot(
-            values, positions + offset, ls="", ms=5, label=name, **look(name, [*recalls])
-        )
-        drawn.tips = [
-            f"{name}, {class_name}: {_percent(value)}"
-            for class_name, value in zip(class_names, values, strict=True)
+    for offset, name in zip(offsets, models, strict=True):
+        found = [row["recall"][name] for row in ranking]
+        tips = [
+            f"{name}, {row['name']}: {_percent(value)} ({_percent(low, high)})"
+            for row, (value, low, high) in zip(ranking, found, strict=True)
         ]
-    ax.set_yticks(positions, _short(class_names))
-    ax.set_ylim(len(class_names) - 0.5, -0.5)
+        values, ends = [value for value, *_ in found], [interval for _, *interval in found]
+        error_bars(ax, np.arange(len(ranking)) + offset, values, ends, horizontal=True, tips=tips,
+                   capsize=0, elinewidth=0.8, ls="", label=name, **look(name, models))  # fmt: skip
+    ax.set_yticks(range(len(ranking)), _short([row["name"] for row in ranking]))
+    ax.set_ylim(len(ranking) - 0.5, -0.5)
     percent_axis(ax.xaxis)
-    ax.set_xlabel("accuracy per class (%)")
+    ax.set_xlabel("accuracy per class (%), 95 % interval")
     legend(figure)
     return figure
 
@@ -376,8 +385,10 @@ def robustness(rows: Sequence[Mapping[str, str]]) -> Figure:
 # --- saving -------------------------------------------------------------------------------
 
 
-def as_png(figure: Figure, dpi: int = DPI) -> bytes:
-    """Return a figure as PNG on white. Equal figures give equal bytes."""
+def as_png(figure: Figure, dpi: int = DPI, title: str = "") -> bytes:
+    """Return a figure as PNG on white, with a title above it. Equal figures give equal bytes."""
+    if title:  # a legend is above the panels, where a title of the figure would cover it
+        (figure.legends[0].set_title if figure.legends else figure.suptitle)(title)
     return _save(figure, "png", dpi=dpi, metadata={"Software": None}, facecolor="white")
 
 
@@ -389,8 +400,8 @@ def as_svg_file(figure: Figure) -> bytes:
 def as_svg(figure: Figure, title: str) -> str:
     """Return a figure as an `svg` element in the page's text colour; `title` is its alt text.
 
-    The points of a line that has `tips` show them on hover. `--least` is the width in pixels below
-    which the text is too small to read.
+    The points of a line that has `tips` show them on hover. `--natural` is the figure's own width
+    in pixels, `--least` the width below which the text is too small to read.
     """
     marked = figure.findobj(lambda artist: hasattr(artist, "tips"))
     for i, artist in enumerate(marked):
@@ -417,7 +428,7 @@ def as_svg(figure: Figure, title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'role="img" aria-label="{html.escape(title)}" viewBox="{view_box}" '
-        f'style="max-width:{width * 4 / 3:.0f}px;--least:{width * 0.8:.0f}px">{rest}'
+        f'style="--natural:{width * 4 / 3:.0f}px;--least:{width * 0.8:.0f}px">{rest}'
     )
 
 

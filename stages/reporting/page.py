@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.common.files import read_csv, write_bytes
+from stages.evaluation.significance import wilson_interval
 from stages.reporting import figures
 
 SHEET = 12  # images in a row of the contact sheet
@@ -77,17 +78,29 @@ def contact_sheet(sheet: np.ndarray, class_names: Sequence[str]) -> list[dict[st
 def class_ranking(
     scores: Mapping[str, Table], models: Sequence[str], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the classes that have test images, hardest first, with each model's accuracy."""
-    ranking = [
-        {
-            "name": class_name,
-            "images": int(scores[models[0]][i]["support"]),
-            "recall": {name: float(rows[i]["recall"]) for name, rows in scores.items()},
-            "mean": float(np.mean([float(scores[name][i]["recall"]) for name in models])),
-        }
-        for i, class_name in enumerate(class_names)
-    ]
-    return sorted((row for row in ranking if row["images"]), key=lambda row: row["mean"])
+    """Return the classes that have test images, hardest first.
+
+    Returns
+    -------
+    list of dict
+        ``name``, number of ``images``, ``mean`` accuracy of `models`, and ``recall``: for each
+        model the accuracy within the class and the ends of its 95 % interval.
+    """
+    ranking = []
+    for i, class_name in enumerate(class_names):
+        images = int(scores[models[0]][i]["support"])
+        if images:
+            recalls = {name: float(rows[i]["recall"]) for name, rows in scores.items()}
+            ranking.append({
+                "name": class_name,
+                "images": images,
+                "mean": float(np.mean([recalls[name] for name in models])),
+                "recall": {
+                    name: (value, *wilson_interval(round(value * images), images))
+                    for name, value in recalls.items()
+                },
+            })  # fmt: skip
+    return sorted(ranking, key=lambda row: row["mean"])
 
 
 def picture(pixels: np.ndarray, stacked: bool = False) -> str:
@@ -104,17 +117,18 @@ def picture(pixels: np.ndarray, stacked: bool = False) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw(drawings: Mapping[str, tuple[Callable[[], Figure], str]]) -> dict[str, Markup]:
+def draw(drawings: Mapping[str, tuple[Callable[[], Figure], str]], title: str) -> dict[str, Markup]:
     """Make figures, save them as PNG in `plots/figures/`, and return them as SVG for the page.
 
-    `drawings` are functions that make a figure, and its alternative text, by name.
+    `drawings` are functions that make a figure, and its alternative text, by name. The PNGs have
+    the page's `title`, because people show them elsewhere.
     """
     made = {}
     with figures.styled():
-        for key, (make, title) in drawings.items():
+        for key, (make, text) in drawings.items():
             figure = make()
-            write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure))
-            made[key] = Markup(figures.as_svg(figure, title))  # noqa: S704  escaped in as_svg
+            made[key] = Markup(figures.as_svg(figure, text))  # noqa: S704  escaped in as_svg
+            write_bytes(Path(f"plots/figures/{key}.png"), figures.as_png(figure, title=title))
     return made
 
 
@@ -151,7 +165,8 @@ def explained(
     list of dict
         ``index`` (of the test image), ``picture``, ``rows`` and ``columns`` (of the grid),
         ``cells``: those worth drawing, each with its place, its ``share`` (0 to 1) and a text; and
-        ``texts``: the table behind the drawing.
+        ``texts`` and ``losses``: the tables behind the drawing. ``losses`` are the points of
+        probability that hiding each place costs, as rows of text.
     """
     belief, entries = explanation["kind"] == "belief", []
     for index, values in zip(explanation["images"], explanation["values"], strict=True):
@@ -181,5 +196,6 @@ def explained(
             "columns": grid.shape[1],
             "cells": cells,
             "texts": texts,
+            "losses": [[f"{100 * value:.0f}" for value in line] for line in values],
         })  # fmt: skip
     return entries

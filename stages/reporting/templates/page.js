@@ -1,8 +1,25 @@
 "use strict";
-// Without this script the page shows everything; with it, tables sort and mistakes are filtered.
+// Without this script the page shows everything. With it, tables sort and download, and mistakes are
+// filtered.
 const number = text => parseFloat(text.replace(/[,\u00a0 ]/g, "").replace("−", "-"));
+const quoted = cell => {
+  const text = cell.textContent.trim().replace(/(\d),(?=\d{3})/g, "$1").replace(/−/g, "-");
+  return `"${text.replace(/"/g, '""')}"`;
+};
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
+  const csv = [...table.rows].map(row => [...row.cells].map(quoted).join(",") + "\n").join("");
+  const name = table.parentNode.getAttribute("aria-label");
+  const save = document.createElement("button");
+  Object.assign(save, {className: "csv", type: "button", textContent: "CSV"});
+  save.ariaLabel = `Save as CSV: ${name}`;
+  save.onclick = () => {
+    const link = document.createElement("a");
+    link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(csv)}`;
+    link.download = `${name}.csv`;
+    link.click();
+  };
+  table.after(save);
   table.querySelectorAll("thead th").forEach((head, column) => {
     const button = document.createElement("button");
     button.append(...head.childNodes);
