@@ -16,6 +16,7 @@ from stages.reporting.sentences import in_percent, p_text, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")  # of every page
+SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|&~!]")  # characters with a meaning in Markdown
 NO_BREAK = re.compile(r" (?=[=<≤≥±%])|(?<=[=<≤≥±]) ")  # the spaces in "p < 0.001", "99.49 %"
 
 
@@ -24,7 +25,15 @@ def unbroken(text: str) -> str:
     return NO_BREAK.sub("\u00a0", text)
 
 
-FILTERS = {each.__name__: each for each in (in_percent, p_text, percent, points, unbroken)}
+def in_markdown(text: str) -> Markup:
+    """Return a text from users, such as a class name, so that Markdown shows it as it is."""
+    escaped = SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+    return Markup(escaped)  # noqa: S704  escaped
+
+
+FILTERS = {
+    each.__name__: each for each in (in_markdown, in_percent, p_text, percent, points, unbroken)
+}
 
 
 def render(template: Path, facts: Mapping[str, Any], **filters: Any) -> str:
