@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from stages.common.cli import INTERRUPTED, NEARLY_FULL, RESUME, StageError, run
+from stages.common.cli import AGAIN, INTERRUPTED, NEARLY_FULL, RESUME, StageError, run
 
 
 def ending(error: BaseException) -> str:
@@ -53,15 +53,17 @@ def test_a_full_disk_is_named_only_if_the_disk_is_full(monkeypatch, error, free,
 
 
 @pytest.mark.parametrize(
-    ("main", "status", "stdout", "stderr"),
+    ("call", "status", "stdout", "stderr"),
     [
-        ("lambda: print('28×28 …')", 0, b"28\xd728 \\u2026\n", ""),  # no "…" in Latin-1
-        ("lambda: exec('raise KeyboardInterrupt')", INTERRUPTED, b"", f"{RESUME}\n"),
+        ("run(lambda: print('28×28 …'))", 0, b"28\xd728 \\u2026\n", ""),  # no "…" in Latin-1
+        ("run(press)", INTERRUPTED, b"", f"{AGAIN}\n"),
+        ("run_stage(press)", INTERRUPTED, b"", f"{RESUME}\n"),
     ],
 )
-def test_output_fits_the_terminal_and_ctrl_c_tells_how_to_continue(main, status, stdout, stderr):
+def test_output_fits_the_terminal_and_ctrl_c_tells_how_to_continue(call, status, stdout, stderr):
+    code = "from stages.common.cli import run, run_stage\ndef press(): raise KeyboardInterrupt\n"
     done = subprocess.run(
-        [sys.executable, "-c", f"from stages.common.cli import run; run({main})"],
+        [sys.executable, "-c", code + call],
         cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True,
         check=False,
     )  # fmt: skip

@@ -191,7 +191,7 @@ LIBRARIES = {  # what libraries do with a Ctrl-C during their import
 }
 STAGE = """
 import os, signal, time
-from stages.common.cli import run
+from stages.common.cli import run_stage
 
 def press():
     os.kill(os.getpid(), signal.SIGINT)
@@ -205,7 +205,7 @@ def main():
 
 {}
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)
 print("went on")
 """
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from stages.common.arrays import Arrays
-from stages.common.cli import INTERRUPTED, RESUME
+from stages.common.cli import AGAIN, INTERRUPTED
 from stages.training.runtime import OPTIONAL, Threads
 from stages.training.session import threads_for
 
@@ -90,7 +90,7 @@ import matplotlib
 @pytest.mark.parametrize(
     ("accident", "status", "said"),
     [
-        ("os.kill(os.getpid(), signal.SIGINT)", INTERRUPTED, f"{RESUME}\n"),
+        ("os.kill(os.getpid(), signal.SIGINT)", INTERRUPTED, f"{AGAIN}\n"),
         ("os.abort()", -signal.SIGABRT, "Fatal Python error: Aborted"),
         ("os.write(2, b'F0000 no memory\\n'); os.abort()", -signal.SIGABRT, "F0000 no memory\n"),
         ("raise ImportError('libstdc++ is missing')", 1, "ImportError: libstdc++ is missing"),

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML, YAMLError
 
-from stages.common.cli import StageError, run
+from stages.common.cli import RESUME, StageError, run
 from stages.common.files import write_text
 from stages.common.overrides import with_overrides
 from stages.common.params import DATASETS, PARAMS_FILE, parse_params, read_yaml, recipe
@@ -122,4 +122,4 @@ def reproduce(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUME)

@@ -16,7 +16,8 @@ FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
 NEARLY_FULL = 2**24  # bytes of free disk space below which a failed write means a full disk
 MAX_MESSAGE = 1000  # characters
 INTERRUPTED = 130  # exit status after Ctrl-C (128 + SIGINT)
-RESUME = (
+AGAIN = "interrupted; run the same command to start again"
+RESUME = (  # of the pipeline
     "interrupted; run the same command again to continue. `dvc repro` keeps finished stages, and "
     "a training continues after its last complete epoch"
 )
@@ -42,7 +43,7 @@ def one_line(error: object) -> str:
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
 
 
-def run(main: Callable[[], None], resume: str = RESUME) -> None:
+def run(main: Callable[[], None], resume: str = AGAIN) -> None:
     """Call `main`. On a `StageError` or a system error, print one line and exit with status 1.
 
     On Ctrl-C, print `resume` instead: it says what is kept and how to continue. Characters that
@@ -84,7 +85,7 @@ def run_stage(main: Callable[[], None]) -> None:
                     "dvc.lock would record new code with old results; run the same command again"
                 )
 
-    run(watched)
+    run(watched, RESUME)
 
 
 def source_files() -> dict[Path, bytes]:
@@ -115,7 +116,8 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     During an import an exception can get lost: Python ignores exceptions in import callbacks, and
     libraries mistake them for a missing optional dependency.
     """
-    importing, resume = False, RESUME
+    stage = any(word.startswith("stages.") for word in sys.orig_argv)
+    importing, resume = False, RESUME if stage else AGAIN
     while frame:
         importing |= frame.f_code.co_filename.startswith(IMPORTING)
         if frame.f_code is run.__code__:
