@@ -6,8 +6,9 @@
 Writes to `data/export/`, for each model: `MODEL/`, a TensorFlow SavedModel; `MODEL.tflite`, for
 LiteRT on phones and small devices; `MODEL.onnx`, if the packages of extras/onnx are installed. All
 take one image per call, float32 (1, height, width, channels) in [0, 255], and return probabilities,
-float32 (1, classes). Prints how each version compares with Keras on all test images, and writes it
-to `summary.csv`. Ends with status 1 if a version gives another class for any of them.
+float32 (1, classes). LiteRT and ONNX need `train.precision: float32`. Prints how each version
+compares with Keras on all test images, and writes it to `summary.csv`. Ends with status 1 if a
+version gives another class for any of them.
 """
 
 from __future__ import annotations
@@ -120,9 +121,20 @@ def exported(model: keras.Model, name: str) -> dict[str, tuple[Path, Call]]:
     signature = {"input_signature": [keras.InputSpec(shape=shape, dtype="float32")]}
     saved, lite, onnx = FOLDER / name, FOLDER / f"{name}.tflite", FOLDER / f"{name}.onnx"
     FOLDER.mkdir(parents=True, exist_ok=True)
+    for earlier in (lite, onnx):
+        earlier.unlink(missing_ok=True)
+    model.export(saved, format="tf_saved_model", verbose=False, **signature)
+    loaded = tf.saved_model.load(saved)
+    found: dict[str, tuple[Path, Call]] = {
+        "SavedModel": (saved, lambda image: loaded.serve(image).numpy())
+    }
+    if any(layer.compute_dtype == "bfloat16" for layer in model.layers):
+        print(
+            f"no LiteRT or ONNX of {name}: they need float32; set train.precision to it and train"
+        )
+        return found
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LiteRT moves to a package of its own
-        model.export(saved, format="tf_saved_model", verbose=False, **signature)
         model.export(lite, format="litert", verbose=False, **signature)
         interpreter = tf.lite.Interpreter(str(lite), num_threads=1)
     interpreter.allocate_tensors()
@@ -133,11 +145,7 @@ def exported(model: keras.Model, name: str) -> dict[str, tuple[Path, Call]]:
         interpreter.invoke()
         return interpreter.get_tensor(target["index"])
 
-    loaded = tf.saved_model.load(saved)
-    found = {
-        "SavedModel": (saved, lambda image: loaded.serve(image).numpy()),
-        "LiteRT": (lite, run_lite),
-    }
+    found["LiteRT"] = (lite, run_lite)
     if importlib.util.find_spec("tf2onnx"):
         import onnxruntime
 
