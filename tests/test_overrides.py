@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
 import yaml
 
 from stages.common.cli import StageError
-from stages.common.overrides import exp_run_command, flatten, with_overrides
+from stages.common.overrides import exp_run_command, flatten, parse_overrides, with_overrides
 
 DOCUMENT = {"epochs": 1, "cnn": {"filters": [8], "dense": 4}, "dataset": "digits"}
 
@@ -30,6 +31,19 @@ def test_overrides_change_a_copy():
 def test_an_unknown_key_is_refused(key):
     with pytest.raises(StageError, match=f"^{key} is not a key of params.yaml"):
         with_overrides(DOCUMENT, {key: 1})
+
+
+def test_settings_are_read_as_yaml_1_2():
+    settings = ["epochs=7", "lstm.units=[4, 5]", "cnn.learning_rate=1e-05", "dataset=a=b"]
+    assert parse_overrides(settings) == {
+        "epochs": 7, "lstm.units": [4, 5], "cnn.learning_rate": 1e-05, "dataset": "a=b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["", "=[3", '=!!int ""', "=2024-13-45", "={", "=\x00", "=!x y"])
+def test_a_setting_that_cannot_be_read_is_named(value):
+    with pytest.raises(StageError, match=f"^-S seed{re.escape(value.replace(chr(0), ''))}"):
+        parse_overrides([f"seed{value}"])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from conftest import CLOSED_PORT, ROOT, Project
 
 from stages.common.cli import StageError
 from stages.common.params import DATASETS, parse_params, recipe
-from tools.run_dataset import copy_project, parameters
+from tools.run_dataset import copy_project, folder_of, parameters
 
 TINY_RUN = ("-S", "epochs=2", "-S", "train.batch_size=128")
 
@@ -79,12 +80,24 @@ def test_a_failed_run_ends_with_the_stages_own_line(project):
         ("epochs", "write KEY=VALUE, for example -S epochs=30"),
         ("epoch=3", "epoch is not a key of params.yaml"),
         ("epochs=0", "epochs is 0"),
-        ("cnn.filters=[3", "not valid YAML"),
+        ("seed=2024-13-45", "not valid YAML"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(setting, message):
     with pytest.raises(StageError, match=re.escape(message)):
         parameters("digits", [setting])
+
+
+@pytest.mark.parametrize("dataset", ["data/raw/digits", "data/raw/a/digits.npz", "digits"])
+def test_a_folder_holds_runs_on_one_dataset(tmp_path, monkeypatch, dataset):
+    monkeypatch.chdir(tmp_path)
+    assert folder_of(dataset) == Path("runs/digits")
+    Path("runs/digits").mkdir(parents=True)
+    Path("runs/digits/params.yaml").write_text(f"dataset: {dataset}\n")
+    assert folder_of(dataset) == Path("runs/digits")
+    for other in {"data/raw/digits", "data/raw/b/digits.npz", "digits"} - {dataset}:
+        with pytest.raises(StageError, match=f"^runs/digits holds a run on {dataset}; rename or"):
+            folder_of(other)
 
 
 def test_the_copy_has_what_the_stages_read_and_no_more(tmp_path, monkeypatch):

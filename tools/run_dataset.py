@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML, YAMLError
 
 from stages.common.cli import RESUME, StageError, run
 from stages.common.files import write_text
-from stages.common.overrides import with_overrides
+from stages.common.overrides import parse_overrides, with_overrides
 from stages.common.params import DATASETS, PARAMS_FILE, parse_params, read_yaml, recipe
 from stages.reporting.table import REPORT
 
@@ -45,7 +44,7 @@ def main() -> None:
     )  # fmt: skip
     arguments = parser.parse_args()
     params = parameters(arguments.dataset, arguments.settings)
-    folder = RUNS / Path(params["dataset"]).stem
+    folder = folder_of(params["dataset"])
     copy_project(folder)
     write_text(folder / PARAMS_FILE, yaml.safe_dump(params, sort_keys=False))
     reproduce(folder)
@@ -66,15 +65,18 @@ def parameters(dataset: str, settings: list[str]) -> dict[str, Any]:
     changes = recipe(dataset)
     if changes["dataset"] not in DATASETS and not Path(dataset).is_relative_to(RAW):
         changes["dataset"] = str(Path(dataset).absolute())  # it runs in another folder
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise StageError(f"-S {setting}: write KEY=VALUE, for example -S epochs=30")
-        try:
-            changes[key] = YAML(typ="safe").load(text)
-        except YAMLError:
-            raise StageError(f"-S {setting}: the value is not valid YAML") from None
+    changes |= parse_overrides(settings)
     return parse_params(with_overrides(read_yaml(PARAMS_FILE), changes)).model_dump()
+
+
+def folder_of(dataset: str) -> Path:
+    """Return the folder of a dataset's run. StageError if it holds a run on other data."""
+    folder = RUNS / Path(dataset).stem
+    if (folder / PARAMS_FILE).exists():
+        other = read_yaml(folder / PARAMS_FILE)["dataset"]
+        if Path(other).absolute() != Path(dataset).absolute():
+            raise StageError(f"{folder} holds a run on {other}; rename or delete this folder first")
+    return folder
 
 
 def copy_project(folder: Path) -> None:

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML, YAMLError
 
-from stages.common.cli import INTERRUPTED, StageError, one_line, run
+from stages.common.cli import INTERRUPTED, StageError, run
 from stages.common.files import read_csv, read_json
 from stages.common.git import git
-from stages.common.overrides import with_overrides
+from stages.common.overrides import parse_overrides, with_overrides
 from stages.common.params import PARAMS_FILE, parse_params, parse_yaml, read_yaml
 
 # Outputs that quote seconds or a commit, so they differ between runs; results.csv only in part.
@@ -100,14 +99,7 @@ def verify(folder: Path, params: dict[str, Any], *, two_runs: bool) -> bool:
 
 def changed(document: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Return parameters with `key=value` settings, as `dvc exp run -S` would set them."""
-    values = {}
-    for setting in settings:
-        key, _, text = setting.partition("=")
-        try:
-            values[key] = YAML(typ="safe", pure=True).load(text)
-        except (YAMLError, ValueError) as error:
-            raise StageError(f"-S {setting}: {one_line(error)}") from None
-    wanted = with_overrides(document, values)
+    wanted = with_overrides(document, parse_overrides(settings))
     parse_params(wanted)
     return wanted
 

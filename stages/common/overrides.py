@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from stages.common.cli import StageError
 
@@ -24,6 +26,28 @@ def flatten(settings: Any, prefix: str = "") -> Any:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the values of settings such as `epochs=30`, as `dvc exp run -S` reads them.
+
+    Raises
+    ------
+    StageError
+        A setting is not KEY=VALUE, or its value is not YAML.
+    """
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise StageError(f"-S {setting}: write KEY=VALUE, for example -S epochs=30")
+        try:
+            values[key] = YAML(typ="safe", pure=True).load(text)
+        except Exception:  # its constructors raise many types, e.g. on `!!int ""`
+            raise StageError(
+                f"-S {setting}: the value is not valid YAML; put quotes around it if it is text"
+            ) from None
+    return values
 
 
 def with_overrides(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
