@@ -101,16 +101,16 @@ def settings_digest(model: str, params: Mapping[str, Any]) -> str:
 
 
 def study_of(
-    model: str, params: Mapping[str, Any], libraries: Mapping[str, str]
+    model: str, params: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Return the cell of the comparison with a run's settings and library versions, or None.
+    """Return the cell of the comparison with a run's settings, libraries and code, or None.
 
     Parameters
     ----------
     params
         All parameters of the run.
-    libraries
-        Versions by name; only the names that the cell has count.
+    versions
+        What `versions.versions` returned in the run. Other names do not count.
 
     Returns
     -------
@@ -122,7 +122,8 @@ def study_of(
     digest = settings_digest(model, params)
     for cell in read_json(COMPARISON):
         if (cell["settings"], cell["model"]) == (digest, model) and cell["n"] > 1:
-            return cell if cell["libraries"].items() <= libraries.items() else None
+            needed = cell["libraries"] | {"results_version": str(cell["results_version"])}
+            return cell if needed.items() <= versions.items() else None
     return None
 
 

@@ -13,20 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
 from stages.common.params import Convolutional, Model, Params, Train
+from stages.common.versions import versions
 from stages.training.checkpoints import FOLDER, Checkpoint
 from stages.training.runtime import Threads, choose_threads, configure, probe
 
 if TYPE_CHECKING:
     import keras
-
-LIBRARIES = ("keras", "tensorflow", "numpy")
 
 Row = dict[str, float]
 
@@ -190,14 +188,6 @@ def peak_memory() -> int:
     """Return the largest resident set of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts ru_maxrss in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that training depends on."""
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in LIBRARIES},
-    }
 
 
 def machine(threads: Threads) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from scipy import stats
 
 from stages.common.overrides import exp_run_command, flatten
 from stages.common.params import Params
+from stages.common.versions import LIBRARIES, RESULTS_VERSION
 from stages.evaluation import CONFIDENCE
 from stages.evaluation.significance import holm
 from stages.reporting.table import markdown, threads_text
 from stages.reporting.targets import Published, missed_target, published, settings_digest
-from stages.training.session import LIBRARIES
 from studies.engine.grid import Study, Trial, cell_text, changed_settings, concerns
 
 Cell = Mapping[str, Any]  # as returned by `cells`
@@ -103,17 +103,18 @@ def _cell(members: Sequence[tuple[Trial, Mapping[str, Any]]], committed: Params)
         "train_seconds_median": float(np.median([result["train_seconds"] for result in results])),
         "recipe": {k: v for k, v in changed_settings(trial, committed) if k not in NOT_RECIPE},
         "settings": settings_digest(trial.model, trial.params.model_dump()),
-        "libraries": libraries(results),
+        "libraries": common_versions(results),
+        "results_version": RESULTS_VERSION,  # part of the trials' keys
         "machines": sorted({result["processor"] for result in results}),
         "seeds": [trial.params.seed for trial, _ in members],
         "against": [],
     }
 
 
-def libraries(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the versions of the libraries that the trials have in common."""
-    versions = [set(result["versions"].items()) for result in results]
-    return {name: value for name, value in sorted(set.intersection(*versions)) if name in LIBRARIES}
+def common_versions(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the versions of the libraries that trained the trials, "mixed" if they differ."""
+    found = {name: {result["versions"][name] for result in results} for name in LIBRARIES}
+    return {name: each.pop() if len(each) == 1 else "mixed" for name, each in found.items()}
 
 
 def spread(name: str, values: np.ndarray) -> dict[str, Any]:
