@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
-from stages.common.params import Convolutional, Model, Params, Train
+from stages.common.params import UNDO, Convolutional, Model, Params, Train
 from stages.common.versions import versions
 from stages.training.checkpoints import FOLDER, Checkpoint
 from stages.training.runtime import Threads, choose_threads, configure, probe
@@ -111,7 +111,7 @@ def train_model(
     if section.shift >= min(height, width):
         raise StageError(
             f"params.yaml: {name}.shift is {section.shift} pixels, which moves the whole "
-            f"{height}×{width} image out of view"
+            f"{height}×{width} image out of view; {UNDO}"
         )
     threads = threads_for(train, section, len(train_data.y))
     configure(threads, params.seed, params.train.precision)
