@@ -298,7 +298,7 @@ NOT_ALLOWED = "is not allowed in stages/models/shared/safety.py"
         ("GaussianNoise", None, f"keras.layers.GaussianNoise {NOT_ALLOWED}"),
         ("Lambda", None, f"keras.layers.Lambda {NOT_ALLOWED}"),
         ("Dropout", "MAX_OUTPUT", "returns more than 1000 values per image"),
-        ("Dropout", "MAX_FILE", "bytes of weights; only 1000 are there or allowed"),
+        ("Dropout", "MAX_FILE", "bytes; the file or the limit has only 1000"),
     ],
 )
 def test_a_model_that_could_not_be_loaded_is_refused_before_training(

@@ -1,4 +1,4 @@
-"""Compare a branch's parameters and figures with those of its base, as Markdown.
+"""Compare a branch's parameters and metrics with those of its base, as Markdown.
 
     python -m tools.review main        writes review/review.md and review/curves.svg
     python -m tools.review --check     fails if dvc.lock does not match the code and parameters
@@ -164,7 +164,7 @@ def figures(files: Files) -> dict[str, Any]:
 
 
 def tested(files: Files) -> dict[str, dict[str, Any]]:
-    """Return each model's figures on the test set."""
+    """Return each model's metrics on the test set."""
     return {model: figures["test"] for model, figures in files.get(TESTED, {}).items()}
 
 
@@ -195,7 +195,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
 
 
 def stale_stages() -> list[str]:
-    """Return the stages whose code, parameters or figures differ from those in dvc.lock.
+    """Return the stages whose code, parameters or metrics differ from those in dvc.lock.
 
     The content of `data/` does not count: it may be missing, or belong to another commit.
     """
@@ -251,7 +251,7 @@ def is_consistent(stage: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:
 
 
 def compare_models(before: Files, after: Files) -> tuple[list[dict[str, Any]], str]:
-    """Return a row for each model whose test figures differ, and why they do not compare."""
+    """Return a row for each model whose test metrics differ, and why they do not compare."""
     old_data, new_data = (side[PARAMS].get("dataset") for side in (before, after))
     old_tested, new_tested = tested(before), tested(after)
     reason, rows = "", []

@@ -61,7 +61,7 @@ def _whole(value: Any) -> Any:
 
 
 def _name(value: Any) -> Any:
-    """Read names in any case, with `-` or `_`: `Adam`, `One-Cycle`."""
+    """Read a name in upper or lower case, with `-` or `_`: `Adam`, `One-Cycle`."""
     return value.lower().replace("-", "_") if isinstance(value, str) else value
 
 
@@ -158,7 +158,7 @@ class Model(Section):
 
 
 class Convolutional(Section):
-    """Keys of the convolution blocks."""
+    """The settings of a model's convolution blocks."""
 
     filters: Counts
     kernel_size: Count

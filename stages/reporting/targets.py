@@ -1,4 +1,4 @@
-"""What results are compared with: targets, reported figures, and the study with equal settings.
+"""What results are compared with: targets, results of others, and the study with equal settings.
 
 A target is for a mean over seeds. A single run is compared with a study only if the study has
 exactly its settings, because one run says little about a mean.
@@ -29,7 +29,7 @@ Proportion = Annotated[float, Field(gt=0, le=1)]
 
 
 class Target(Section):
-    """A target for a model's test accuracy after `epochs` epochs, meant for a mean over seeds."""
+    """A target for a model's mean test accuracy over seeds, after `epochs` epochs."""
 
     dataset: str
     model: str
@@ -50,7 +50,7 @@ class Published(Section):
 
     @property
     def title(self) -> str:
-        """The model, the source and the note as one text."""
+        """The model, the source of the result and the note, in one string."""
         note = f" ({self.note})" if self.note else ""
         return f"reported: {self.model}, {self.source}{note}"
 
@@ -67,7 +67,7 @@ def read_entries(path: Path, kind: type[Section]) -> list[Any]:
 
 
 def published(dataset: str, epochs: Sequence[int]) -> list[Published]:
-    """Return a dataset's reported figures for these numbers of epochs, or for unstated ones."""
+    """Return what others reported for a dataset and these, or unstated, numbers of epochs."""
     return [
         entry
         for entry in read_entries(PUBLISHED, Published)

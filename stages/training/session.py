@@ -172,7 +172,7 @@ def threads_for(train: Train, section: Model, images: int) -> Threads:
 
 
 def progress_line(name: str, history: Sequence[Row], epochs: int) -> str:
-    """Return one line with the last epoch's figures and the estimated time left."""
+    """Return one line with the last epoch's metrics and the estimated time left."""
     row = history[-1]
     later = history[1:] or history  # the first epoch also builds the graph
     left = (epochs - row["epoch"]) * statistics.median(past["seconds"] for past in later)

@@ -69,7 +69,7 @@ def cells(
     list of dict
         The configuration's keys (``dataset, model, epochs``, ``variant`` and further grid keys);
         ``n``, the number of trials; ``accuracy_mean``, ``accuracy_std``, ``accuracy_interval``
-        (95 %, Student's t; None with one seed), and the same for the other figures;
+        (95 %, Student's t; None with one seed), and the same for the other metrics;
         ``train_seconds_median``; ``recipe``, the settings that differ from ``committed``;
         ``machines``; ``against``, the paired comparisons.
     """
@@ -200,14 +200,17 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 
 def reported(study: Study, cells: Sequence[Cell], dataset: str) -> list[Published]:
-    """Return the reported figures for a dataset: the study file's, or else all known ones."""
+    """Return the results that others reported for a dataset.
+
+    The study file lists them, or else studies/published.yaml.
+    """
     if study.published is not None:
         return [entry for entry in study.published if entry.dataset == dataset]
     return published(dataset, [cell["epochs"] for cell in cells if cell["dataset"] == dataset])
 
 
 def comparable(cell: Cell, entries: Sequence[Published]) -> list[Published]:
-    """Return the reported figures for the dataset, model and number of epochs of a cell."""
+    """Return what others reported for the dataset, model and number of epochs of a cell."""
     return [
         entry
         for entry in entries
@@ -221,7 +224,7 @@ def table(study: Study, cells: Sequence[Cell]) -> str:
 
     Each entry is mean ± standard deviation over the seeds in percent, with n if the cell has fewer
     seeds than others, and with the target if the mean of the committed recipe misses it. The last
-    column has the reported figures for these epochs; * marks an unstated number of epochs.
+    column has what others reported for these epochs; * marks an unstated number of epochs.
     """
     test = study.evaluate == "test"
     models = list(dict.fromkeys(cell["model"] for cell in cells))
@@ -244,7 +247,7 @@ def table(study: Study, cells: Sequence[Cell]) -> str:
     rows = [["dataset", *extra, "epochs", *models, "reported"]]
     rows += [[*place, *line.values()] for place, line in lines.items()]
     numeric = [False] * (1 + len(extra)) + [True] * (1 + len(models)) + [False]
-    shown = slice(None if test else -1)  # a search has no reported figures
+    shown = slice(None if test else -1)  # nobody reported validation accuracies
     return markdown(
         [[text.replace("|", "\\|") for text in row[shown]] for row in rows], numeric[shown]
     )

@@ -1,6 +1,6 @@
 """Run one trial: what the stages `train` and `evaluate` do for one model, without files.
 
-With equal parameters, seed and thread setting, a trial gives the pipeline's figures to the last
+With equal parameters, seed and thread setting, a trial gives the pipeline's metrics to the last
 digit, because both call the same functions. TensorFlow fixes its threads once per process, so each
 trial needs its own process.
 """
@@ -76,12 +76,18 @@ def make_job(
 
 
 def run_trial(job: Job, *arrays: np.ndarray, log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Train and score one model on `arrays`: x and y of train, of val and, if scored, of test.
+    """Train and score one model.
+
+    Parameters
+    ----------
+    arrays
+        x and y of the training set, x and y of the validation set and, to score the model on the
+        test set, x and y of that.
 
     Returns
     -------
     dict
-        ``val_accuracy, val_loss, parameters, epochs_run``; with a test set, its figures from
+        ``val_accuracy, val_loss, parameters, epochs_run``; with a test set, its metrics from
         `scores.summary`; the keys of `Training.timing`; ``history``, one row per epoch.
     """
     if libraries() != job.libraries:
