@@ -182,7 +182,7 @@ def test_the_commands_of_a_page_run(page, clone):
     for command in commands(page):
         if not skipped(command):
             words = command.replace("NAME1 NAME2", "HEAD wide").replace("NAME", "wide")
-            done = clone.run("bash", "-c", words, BROWSER="true", **IDENTITY)
+            clone.run("bash", "-c", words, BROWSER="true", **IDENTITY)
             if command.startswith("dvc exp show"):
                 on_terminal = ("script", "-qec", words, "/dev/null")
                 shown = clone.run(*on_terminal, DVC_PAGER="cat", **IDENTITY).stdout
