@@ -4,7 +4,7 @@
 
 Each round is a fresh clone of the last commit. There `dvc repro` runs everything with one epoch per
 model, and then again with nothing to do; the number of epochs does not matter for what is measured.
-Prints the figures and writes `benchmarks/pipeline.json`. Needs the raw data (`KERAS_HOME`).
+Prints the measurements and writes `benchmarks/pipeline.json`. Needs the raw data (`KERAS_HOME`).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def report_seconds(folder: Path) -> float:
 
 
 def summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Return each figure's median and range, and its value per round, in its own unit."""
+    """Return each measurement's median and range, and its value per round, in its own unit."""
     found = {}
     for name in FIGURES:
         values = [round(figures[name], 2) for figures in rounds]

@@ -5,7 +5,7 @@
 The only stage that scores on the test set. The ensemble is the mean of the models' probabilities.
 Writes
 
-- `metrics/test.json`: a few figures per model, for `dvc metrics diff`;
+- `metrics/test.json`: a few metrics per model, for `dvc metrics diff`;
 - `plots/confusion.csv`, `plots/per_class.csv`, `plots/calibration.csv`, `plots/mistakes.csv`: all
   models in one table each, for `dvc plots` and the review;
 - `plots/robustness.csv`: accuracy on corrupted images, if `evaluate.corruptions` is true;

@@ -4,7 +4,7 @@
 
 Reads metrics, timings, plot CSVs, predictions and a few test images. Never imports TensorFlow.
 Writes `plots/report.html` (the page), `plots/report.md` (a short version for the terminal and for
-pull requests), `plots/MODEL_CARD.md` (purpose, figures and limits of the models), `plots/figures/`
+pull requests), `plots/MODEL_CARD.md` (purpose, results and limits of the models), `plots/figures/`
 (PNGs) and `metrics/results.csv`.
 """
 

@@ -2,8 +2,9 @@
 
     python tests/ray_cluster.py N
 
-Prints the address for RAY_ADDRESS. For each line on standard input it kills one node, with all that
-runs there, and prints "killed". It stops at the end of the input.
+Prints the address for RAY_ADDRESS. For a line "kill" on standard input it kills one node, with all
+that runs there; for "replace" it then adds another one. It answers "done", and stops at the end of
+the input.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ def main() -> None:
     others = [cluster.add_node(**NODE) for _ in range(int(sys.argv[1]) - 1)]
     cluster.wait_for_nodes()
     print(cluster.address, flush=True)
-    while sys.stdin.readline():
-        cluster.remove_node(others.pop(), allow_graceful=False)
-        print("killed", flush=True)
+    while order := sys.stdin.readline().strip():
+        cluster.remove_node(others.pop(0), allow_graceful=False)
+        if order == "replace":
+            others.append(cluster.add_node(**NODE))
+        print("done", flush=True)
     cluster.shutdown()
 
 

@@ -25,7 +25,8 @@ def invented_results(
             "val_accuracy": accuracy - 0.01, "val_loss": 0.3, "parameters": 99,
             "epochs_run": trial.params.epochs, "train_seconds": random.uniform(1, 9),
             "seconds_per_epoch": 1.0, "processor": "invented",
-            "threads": {"intra_op": 1, "inter_op": 1, "batch_parts": 2}, "versions": {"keras": "3"},
+            "threads": {"intra_op": 1, "inter_op": 1, "batch_parts": 2},
+            "versions": {"keras": "3", "tensorflow": "2", "numpy": "2"},
         }  # fmt: skip
         if study.evaluate == "val":
             for key in ("accuracy", "loss", "macro_f1", "errors"):

@@ -117,7 +117,7 @@ def test_a_description_of_more_than_plain_layers_is_refused(
         ("external", "is a link"), ("soft", "is a link"),
         ("loop", "more bytes of weights than it has"),
         ("late", "more bytes of weights than it has"),
-        *((kind, "is not a plain array") for kind in ("bomb", "outside", "virtual", "object")),
+        *((kind, "is not an ordinary array") for kind in ("bomb", "outside", "virtual", "object")),
         ("nan", "NaN or infinite"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A million images: `prepare` stays fast and small, and training keeps its speed."""
+"""A million images or 500 epochs: memory stays small, and training keeps its speed."""
 
 from __future__ import annotations
 
@@ -54,3 +54,27 @@ def test_training_on_a_million_images_is_as_fast_per_image(project, million):
             timing = json.loads(project.read("data/timing/lstm.json"))
             found.append(timing["examples_per_second"])
     assert max(speeds[0]) >= 0.9 * max(speeds[MNIST_SIZE]), speeds
+
+
+EPOCHS = """
+import psutil
+from pathlib import Path
+from stages.common.arrays import read_manifest, read_split
+from stages.common.params import load_params
+from stages.training.session import train_model
+
+def log(line):
+    print("resident", psutil.Process().memory_info().rss)
+
+data = [read_split(part) for part in ("train", "val")]
+train_model("cnn", load_params(), *data, len(read_manifest()["class_names"]), log=log)
+"""
+
+
+def test_memory_does_not_grow_with_the_epochs(project):
+    project.set({"dataset": "digits", "epochs": 500})
+    project.stage("prepare")
+    lines = project.run(sys.executable, "-c", EPOCHS).stdout.splitlines()
+    resident = [int(line.split()[1]) for line in lines if line.startswith("resident")]
+    assert len(resident) >= 500
+    assert resident[-1] <= 1.05 * resident[49]

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from stages.common.arrays import Arrays
 from stages.common.cli import StageError
 from stages.common.params import load_params
 from stages.models import build
 from stages.models.shared import blocks, safety
 from stages.models.shared.archive import load_model, save_model
+from stages.training.session import train_model
 
 pytestmark = pytest.mark.usefixtures("backend")
 MODELS = ("cnn", "lstm", "hybrid")
@@ -210,6 +212,45 @@ def test_every_combination_is_saved_and_plain_keras_loads_it(
     assert (tmp_path / "b.keras").read_bytes() == (tmp_path / "a.keras").read_bytes()
 
 
+class KilledError(Exception):
+    """Ends a training after its first epoch."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(13, 12, 1), (3, 13, 12, 3)])
+@pytest.mark.parametrize(("name", "changes"), COMBINATIONS)
+def test_every_combination_resumes_and_reruns_to_equal_bytes(
+    make_params, tmp_path, monkeypatch, name, changes, shape
+):
+    monkeypatch.chdir(tmp_path)
+    sizes = {"epochs": 2, "train.batch_size": 16, f"{name}.shift": 1, f"{name}.dropout": 0.2}
+    params = make_params(PUBLISHED | SIZES | changes | sizes)
+    random = np.random.default_rng(0)
+    data = [
+        Arrays(random.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) % 3)
+        for n in (40, 9)
+    ]
+
+    def trained(**options) -> bytes:
+        keras.utils.clear_session()  # layers are numbered from the start, as in a new process
+        training = train_model(name, params, *data, 3, log=lambda _: None, **options)
+        assert len(training.history) == 2
+        save_model(training.model, tmp_path / "model.keras")
+        return (tmp_path / "model.keras").read_bytes()
+
+    def die(_):
+        raise KilledError
+
+    expected = trained()
+    assert trained() == expected
+    facts = {"checkpoint_facts": {"data": "random"}}
+    with pytest.raises(KilledError):
+        train_model(name, params, *data, 3, log=lambda _: None, on_epoch=die, **facts)
+    continued = []
+    assert trained(on_epoch=lambda history: continued.append(len(history)), **facts) == expected
+    assert continued == [1, 2], "it continued after the first epoch"
+
+
 def test_reading_by_columns_is_reading_the_transposed_image_by_rows(make_model):
     by_columns = make_model("lstm", {"lstm.read": "columns"}, shape=(12, 9, 2))
     by_rows = make_model("lstm", {}, shape=(9, 12, 2))
@@ -257,7 +298,7 @@ NOT_ALLOWED = "is not allowed in stages/models/shared/safety.py"
         ("GaussianNoise", None, f"keras.layers.GaussianNoise {NOT_ALLOWED}"),
         ("Lambda", None, f"keras.layers.Lambda {NOT_ALLOWED}"),
         ("Dropout", "MAX_OUTPUT", "returns more than 1000 values per image"),
-        ("Dropout", "MAX_FILE", "bytes of weights; only 1000 are there or allowed"),
+        ("Dropout", "MAX_FILE", "bytes; the file or the limit has only 1000"),
     ],
 )
 def test_a_model_that_could_not_be_loaded_is_refused_before_training(

@@ -32,7 +32,7 @@ WRONG = {  # what the message must say is allowed: keys and values that are not
         "1e", "e5", "0x1e", "1_0", "nan", "inf", "", " 1"))],
     "finite": [("cnn.learning_rate", float("nan")), ("cnn.learning_rate", float("inf"))],
     "boolean": [("cnn.batch_norm", "yes"), ("lstm.bidirectional", 1)],
-    "string": [("dataset", 7)], "dictionary": [("prepare", 3)], "list": [("cnn.filters", "32")],
+    "string": [("dataset", 7)], "section": [("prepare", 3)], "list": [("cnn.filters", "32")],
     "at least 1 item": [("cnn.filters", [])],
     "mnist, fashion_mnist, digits, digit_sequences or a path such as data/raw/my.npz": [
         ("dataset", "minst")],
@@ -66,6 +66,18 @@ def test_a_wrong_value_gives_key_value_and_what_is_allowed(tiny_document, key, v
     text = message(set_keys(tiny_document, {key: value}))
     assert text.startswith(f"params.yaml: {key} is {value!r}; ")
     assert allowed in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dataset", 7), ("cnn", 3), ("train", "fast"), ("cnn.dropout", 2), ("lstm.units", []),
+     ("epochs", 0), ("cnn.flip", "maybe"), ("cnn.rotation", 200)],
+)  # fmt: skip
+def test_a_mistake_shows_an_example_that_is_accepted(tiny_document, key, value):
+    with pytest.raises(StageError, match="for example") as refusal:
+        parse_params(set_keys(tiny_document, {key: value}))
+    example, text = str(refusal.value).rpartition("for example ")[2].split("=")
+    parse_params(set_keys(tiny_document, {example: yaml.safe_load(text)}))
 
 
 def test_a_wrong_item_of_a_list_gives_its_position(tiny_document):

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Collection
 
 import pytest
-from conftest import IDENTITY, TINY, Project, names, tiny_arrays
+from conftest import IDENTITY, ROOT, TINY, Project, names, tiny_arrays
 
 from stages.common.params import ENSEMBLE, model_names
 
@@ -85,6 +85,8 @@ def test_an_experiment_changes_comparable_figures_only(clone):
 def test_the_tables_of_a_run_are_small(pipeline):
     files = [*pipeline.path("plots").rglob("*.csv"), pipeline.path("metrics/results.csv")]
     assert sum(path.stat().st_size for path in files) <= 30_000
+    committed = [*(ROOT / "plots").rglob("*.csv"), ROOT / "metrics/results.csv"]
+    assert sum(path.stat().st_size for path in committed) <= 30_000
     committed = pipeline.run("git", "ls-files", "plots", "metrics").stdout.split()
     assert not [name for name in committed if not name.endswith((".csv", ".json"))]
 

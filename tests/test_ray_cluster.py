@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Project
 from test_study import rows, write_study
 
 from studies.engine.pool import connected, has_ray, run_jobs
@@ -30,10 +37,20 @@ class Nodes:
         self.address = self.process.stdout.readline().strip()
         assert self.address, "the cluster did not start"
 
-    def kill_one(self) -> None:
-        self.process.stdin.write("now\n")
+    def kill_one(self, order: str = "kill") -> None:
+        self.process.stdin.write(f"{order}\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "killed\n"
+        assert self.process.stdout.readline() == "done\n"
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that run trials now."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        found = []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                if child.name().startswith("ray::") and "IDLE" not in child.name():
+                    found.append(child)
+        return found
 
 
 @pytest.fixture
@@ -116,21 +133,76 @@ def test_jobs_spread_over_two_nodes_and_outlive_one(nodes, tmp_path):
 def test_a_study_with_a_killed_node_gives_the_results_of_one_machine(nodes, project):
     grid = {"dataset": ["digits"], "model": ["lstm", "cnn"], "seed": [1, 2, 3, 4]}
     path = write_study(project, grid=grid, evaluate="val")
-    project.module("studies.engine", path, "--yes")
-    timed = {"train_seconds", "seconds_per_epoch"}
-    alone = [{k: v for k, v in row.items() if k not in timed} for row in rows(project)]
-    trials = project.path("studies/trials")
-    for file in trials.iterdir():
-        file.unlink()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "studies.engine", path, "--yes"],
-        cwd=project.folder, env=project.environment | {"RAY_ADDRESS": nodes.address},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    while len(list(trials.glob("[!.]*.json"))) < 3:
+    alone = results_alone(project, path)
+    process = start(project, path, nodes)
+    while len(finished(project)) < 3:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
     nodes.kill_one()
     printed = process.communicate(timeout=300)[0]
     assert process.returncode == 0, printed
-    assert [{k: v for k, v in row.items() if k not in timed} for row in rows(project)] == alone
+    assert untimed(project) == alone
+
+
+def untimed(project: Project) -> list[dict[str, str]]:
+    """Return the study's rows without seconds."""
+    timed = {"train_seconds", "seconds_per_epoch"}
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows(project)]
+
+
+def finished(project: Project) -> list[Path]:
+    return list(project.path("studies/trials").glob("[!.]*.json"))
+
+
+def results_alone(project: Project, path: str) -> list[dict[str, str]]:
+    """Run a study on this machine without a cluster, forget its trials, and return its rows."""
+    project.module("studies.engine", path, "--yes")
+    for file in finished(project):
+        file.unlink()
+    return untimed(project)
+
+
+def start(project: Project, path: str, nodes: Nodes) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "studies.engine", path, "--yes"],
+        cwd=project.folder, env=project.environment | {"RAY_ADDRESS": nodes.address},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [3], indirect=True)
+def test_thirty_kills_do_not_change_the_results_of_a_study(nodes, project):
+    """Workers, nodes and the driver are killed at random moments; the study is started again."""
+    grid = {"dataset": ["digits"], "model": ["lstm", "cnn"], "seed": [1, 2, 3, 4, 5, 6]}
+    path = write_study(project, grid=grid, evaluate="val")
+    alone = results_alone(project, path)
+    seed = int(os.environ.get("KILL_SEED") or secrets.randbits(32))
+    print(f"KILL_SEED={seed} repeats these moments")
+    random = np.random.default_rng(seed)
+    left = ["worker", "node", "driver"] * 10
+    random.shuffle(left)
+    driver = start(project, path, nodes)
+    while left:
+        time.sleep(random.uniform(0.2, 8))
+        if driver.poll() is not None:  # the end, perhaps without trials that were killed too often
+            assert driver.returncode in (0, 1, -signal.SIGKILL), driver.communicate()[0]
+            for file in finished(project)[:6] if driver.returncode == 0 else ():
+                file.unlink()  # more work
+            driver = start(project, path, nodes)
+        elif left[-1] == "driver":
+            driver.kill()
+            left.pop()
+        elif left[-1] == "node":
+            nodes.kill_one("replace")
+            left.pop()
+        elif workers := nodes.workers():
+            workers[int(random.integers(len(workers)))].kill()
+            left.pop()
+    printed = driver.communicate(timeout=600)[0]
+    for _ in range(3):
+        if driver.returncode:
+            driver = start(project, path, nodes)
+            printed = driver.communicate(timeout=600)[0]
+    assert driver.returncode == 0, printed
+    assert untimed(project) == alone

@@ -140,10 +140,12 @@ def test_a_change_of_the_readme_changes_nothing(branch, enter):
 def write_study(project: Project, model: str, **changes) -> None:
     """Write a study with the settings and library versions of the run, and any number of seeds."""
     results = csv.DictReader(project.read("metrics/results.csv").splitlines())
-    libraries = {key: next(results)[key] for key in ("keras", "tensorflow", "numpy")}
+    run = next(results)
+    libraries = {key: run[key] for key in ("keras", "tensorflow", "numpy")}
     params = parse_params(project.document).model_dump()
     study = {"model": model, "n": 5, "accuracy_mean": 1.0, "accuracy_std": 0.001,
-             "settings": settings_digest(model, params), "libraries": libraries}  # fmt: skip
+             "settings": settings_digest(model, params), "libraries": libraries,
+             "results_version": int(run["results_version"])}  # fmt: skip
     path = project.path("studies/results/comparison.json")
     path.write_text(json.dumps([study | changes]), encoding="utf-8")
 
@@ -158,7 +160,8 @@ def test_a_run_is_compared_with_the_study_of_its_own_settings(branch, enter):
     for other in (
         {"settings": settings_digest("lstm", parse_params(yaml.safe_load(
             branch.read("params.yaml"))).model_dump())},  # those of the edited params.yaml
-        {"libraries": {"keras": "2"}}, {"n": 1}, {"accuracy_std": 0.4},
+        {"libraries": {"keras": "2"}}, {"libraries": {"tensorflow": "mixed"}},
+        {"results_version": 0}, {"n": 1}, {"accuracy_std": 0.4},
     ):  # fmt: skip
         write_study(branch, "lstm", **other)
         assert "Unusually" not in review("main")

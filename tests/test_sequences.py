@@ -224,6 +224,8 @@ def test_the_stages_run_on_sequences(project, make_npz):
     for name in ("cnn", "lstm", "hybrid"):
         project.stage("train", name)
     assert "ensemble" in project.stage("evaluate").stdout
+    project.stage("report")
+    assert "frame 3" in project.read("plots/report.html")
     project.path("one.png").write_bytes(b"")
     done = project.module("tools.predict", "cnn", "one.png", status=1)
     assert "one.png is one picture, but" in done.stderr

@@ -22,7 +22,7 @@ from stages.training.augmentation import border_level, transforms
 from stages.training.batches import Epochs
 from stages.training.loop import TrainingGraph, check_convergence
 from stages.training.optimizer import learning_rate, make_optimizer, smoothed_cross_entropy
-from stages.training.session import Training, train_model
+from stages.training.session import Training, progress_line, train_model
 
 pytestmark = pytest.mark.usefixtures("backend")
 MODELS = ("cnn", "lstm", "hybrid")
@@ -368,3 +368,16 @@ def test_one_epoch_with_a_high_loss_does_not_stop_a_training(backend, losses, st
             for i, loss in enumerate(losses, 1)]  # fmt: skip
     with pytest.raises(StageError, match="m: training diverges") if stops else nullcontext():
         check_convergence(rows, [np.ones(3)], model)
+
+
+def test_an_epochs_line_labels_its_numbers_and_estimates_without_the_first_epoch():
+    row = {"accuracy": 0.5, "val_accuracy": 0.25, "loss": 1.0, "val_loss": 2.0,
+           "learning_rate": 1e-3}  # fmt: skip
+    seconds = [60.0, 2.0, 4.0, 3.0]  # the first epoch builds the graph
+    history = [row | {"epoch": i, "seconds": each} for i, each in enumerate(seconds, start=1)]
+    line = progress_line("cnn", history, epochs=10)
+    assert re.sub(r" +", " ", line) == (
+        "cnn epoch 4/10 accuracy 50.00 %, validation 25.00 % loss 1.0000, validation 2.0000 "
+        "rate 1.0e-03 3.0 s, about 18 s left"
+    )
+    assert "about 540 s left" in progress_line("cnn", history[:1], epochs=10)

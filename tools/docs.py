@@ -142,7 +142,7 @@ def results_in_detail() -> str:
 
 
 def reported(study: str | None, data: str, epochs: int, model: str = "") -> str:
-    """Return the reported figures that a study file, or else studies/published.yaml, lists."""
+    """Return what others reported, from a study file or else from studies/published.yaml."""
     everything = read_yaml(Path("studies/published.yaml"))
     listed = read_yaml(Path(f"studies/{study}.yaml")).get("published") if study else None
     return ", ".join(

@@ -69,7 +69,7 @@ def extract(commit: str, paths: list[str], folder: Path) -> None:
 
 
 def check_recorded(lock: dict[str, Any], code: list[str], folder: Path, commit: str) -> None:
-    """Raise StageError unless dvc.lock matches the code of `commit`, which lies in `folder`."""
+    """Raise StageError unless `lock` records the code of `commit`, checked out in `folder`."""
     for name, stage in lock.items():
         for dep in stage["deps"]:
             path = dep["path"]

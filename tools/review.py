@@ -1,4 +1,4 @@
-"""Compare a branch's parameters and figures with those of its base, as Markdown.
+"""Compare a branch's parameters and metrics with those of its base, as Markdown.
 
     python -m tools.review main        writes review/review.md and review/curves.svg
     python -m tools.review --check     fails if dvc.lock does not match the code and parameters
@@ -27,7 +27,7 @@ from stages.common.params import load_params, parse_params, read_yaml, with_adde
 from stages.evaluation import CONFIDENCE, SIGNIFICANT
 from stages.evaluation.significance import mcnemar
 from stages.reporting import figures as drawing
-from stages.reporting.sentences import p_text
+from stages.reporting.sentences import p_text, percent, points
 from stages.reporting.targets import against_study, is_low, study_of
 from stages.reporting.templating import render
 
@@ -40,6 +40,7 @@ PARAMS, LOCK, TESTED, RESULTS = (
     "metrics/results.csv",
 )
 PER_CLASS = "plots/per_class.csv"
+FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error", "robustness")
 CURVES = {"val_accuracy": "validation accuracy (%)", "val_loss": "validation loss (nats)"}
 MARKDOWN = str.maketrans({
     "|": "\\|", "&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'", "\n": " ", "@": "@\u200b"
@@ -89,6 +90,7 @@ def review(base: str) -> str:
             "curves": os.environ.get("CURVES_URL", ""),
         },
         cell=cell,
+        metric=metric,
     )
 
 
@@ -96,6 +98,16 @@ def position(key: str, models: Sequence[str]) -> tuple[int, str]:
     """Return the sort key of a metric such as `cnn.val.loss`: position of the model, then name."""
     model = key.split(".")[0]
     return models.index(model) if model in models else len(models), key
+
+
+def metric(key: str, row: Mapping[str, Any]) -> list[str]:
+    """Return a metric before, after and their difference as texts, fractions in percent."""
+    values = row["old"], row["new"], row["diff"]
+    if key.rsplit(".", 1)[-1] in FRACTIONS:
+        old, new, difference = values
+        change = "–" if difference is None else f"{points(difference)} points"
+        return [*(percent(v) if isinstance(v, float) else "–" for v in (old, new)), change]
+    return ["–" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in values]
 
 
 def cell(value: Any) -> Markup:
@@ -152,7 +164,7 @@ def figures(files: Files) -> dict[str, Any]:
 
 
 def tested(files: Files) -> dict[str, dict[str, Any]]:
-    """Return each model's figures on the test set."""
+    """Return each model's metrics on the test set."""
     return {model: figures["test"] for model, figures in files.get(TESTED, {}).items()}
 
 
@@ -183,7 +195,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
 
 
 def stale_stages() -> list[str]:
-    """Return the stages whose code, parameters or figures differ from those in dvc.lock.
+    """Return the stages whose code, parameters or metrics differ from those in dvc.lock.
 
     The content of `data/` does not count: it may be missing, or belong to another commit.
     """
@@ -239,7 +251,7 @@ def is_consistent(stage: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:
 
 
 def compare_models(before: Files, after: Files) -> tuple[list[dict[str, Any]], str]:
-    """Return a row for each model whose test figures differ, and why they do not compare."""
+    """Return a row for each model whose test metrics differ, and why they do not compare."""
     old_data, new_data = (side[PARAMS].get("dataset") for side in (before, after))
     old_tested, new_tested = tested(before), tested(after)
     reason, rows = "", []

@@ -77,9 +77,9 @@ def exp_run_command(overrides: Mapping[str, Any]) -> str:
 
 
 def override_text(value: Any) -> str:
-    """Return a value in the grammar of `-S` (Hydra's), which wants quotes around some texts.
+    """Return a value as `dvc exp run -S` reads it (Hydra's grammar), in quotes if it needs them.
 
-    A backslash stands for itself there, except in front of a quote.
+    In quotes, a backslash stands for itself, except in front of a quote.
     """
     if isinstance(value, bool):
         return str(value).lower()

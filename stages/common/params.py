@@ -61,7 +61,7 @@ def _whole(value: Any) -> Any:
 
 
 def _name(value: Any) -> Any:
-    """Read names in any case, with `-` or `_`: `Adam`, `One-Cycle`."""
+    """Read a name in upper or lower case, with `-` or `_`: `Adam`, `One-Cycle`."""
     return value.lower().replace("-", "_") if isinstance(value, str) else value
 
 
@@ -158,7 +158,7 @@ class Model(Section):
 
 
 class Convolutional(Section):
-    """Keys of the convolution blocks."""
+    """The settings of a model's convolution blocks."""
 
     filters: Counts
     kernel_size: Count
@@ -180,7 +180,7 @@ class Recurrent(Section):
 class Params(Section):
     """All of `params.yaml`. `params_class` adds one section per model."""
 
-    dataset: Annotated[str, BeforeValidator(_dataset)]
+    dataset: Annotated[str, BeforeValidator(_dataset), Field(examples=["mnist"])]
     epochs: Count
     seed: Seed
     prepare: Prepare
@@ -247,21 +247,30 @@ def _first_problem(error: ValidationError, kind: type[Params]) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     if reason.startswith(("Input should", "List should", "Value should")):
         reason = f"it {reason.split(' ', 1)[1].removesuffix(' after validation, not 0')}"
+    if first["type"] == "model_type":
+        reason = "it should be a section with settings of its own"
     example = _example(kind, first["loc"])
     return f"{key} is {_shortened(first['input'])}; {reason}{example}{more}"
 
 
 def _example(kind: type[Section], location: tuple[str | int, ...]) -> str:
-    """Return `, for example KEY=VALUE` for the parameter at `location`, if it has an example."""
+    """Return `, for example KEY=VALUE` for the parameter at `location`, if it has an example.
+
+    For a whole section, the example is its first parameter that has one.
+    """
     section, keys = kind, []
     for part in location:
         field = section.model_fields[part]
         keys.append(part)
         section = field.annotation
         if not (isinstance(section, type) and issubclass(section, Section)):
-            examples = field.examples
-            return f", for example {'.'.join(keys)}={examples[0]}" if examples else ""
-    return ""
+            break
+    else:
+        fields = section.model_fields.items()
+        key, field = next(pair for pair in fields if pair[1].examples)
+        keys.append(key)
+    examples = field.examples
+    return f", for example {'.'.join(keys)}={examples[0]}" if examples else ""
 
 
 def _shortened(value: Any) -> str:

@@ -52,7 +52,7 @@ def assign(path: Path, names: Iterable[str]) -> dict[str, str]:
         found = role(name)
         if found in roles:
             raise StageError(
-                f"{path} holds two layouts: {roles[found]!r} and {name!r} have the same meaning; "
+                f"{path} has two arrays for the same data: {roles[found]!r} and {name!r}; "
                 "keep one of them"
             )
         if found:

@@ -88,9 +88,9 @@ def _with_axes(source: Source, part: str, order: str) -> np.ndarray:
     if not (last if order == "last" else first if order == "first" else first or last):
         hint = "" if order == "auto" else f" (prepare.channels is {order})"
         raise StageError(
-            f"{where} has the shape {x.shape}: no axis has 1, 3 or 4 channels{hint}; expected "
-            "(images, height, width, channels), and for sequences (images, time, height, width, "
-            "channels)"
+            f"{where} has the shape {x.shape}: no axis has the length 1, 3 or 4, as channels do"
+            f"{hint}; expected (images, height, width, channels), and for sequences (images, time, "
+            "height, width, channels)"
         )
     if order == "last" or (last and not first):
         return x
@@ -199,7 +199,7 @@ def _known_scale(low: float, high: float, whole: bool, said: str) -> tuple[float
             f"{said}: white can be 4095 (12 bits) or 65535 (16 bits); set prepare.white to it"
         )
     raise StageError(
-        f"{said}, which no scale explains; expected 0 to 255, 0 to 1, −1 to 1 or 0 to 65535"
+        f"{said}, which fits no known scale; expected 0 to 255, 0 to 1, −1 to 1 or 0 to 65535"
         + ("; give images before they are standardized" if low < 0 else "")
     )
 
@@ -212,7 +212,7 @@ def _blocks(x: np.ndarray):
 
 
 def _as_bytes(x: np.ndarray, low: float, high: float, size: int) -> np.ndarray:
-    """Return images as uint8 in their own contiguous memory, scaled to 0 … 255."""
+    """Return images as uint8 in their own contiguous memory, `low` … `high` scaled to 0 … 255."""
     usable = x.flags.c_contiguous and x.flags.writeable
     if x.dtype == np.uint8 and (low, high) == (0, 255) and usable and not size:
         return x

@@ -135,7 +135,7 @@ def _headerless(path: Path, label_column: str, delimiter: str, rows: list[list[s
         first, last = (len({row[i] for row in rows if row}) > 1 for i in (0, -1))
         if first == last:
             raise StageError(
-                f"{path} has no header: its labels can be in the first or in the last column; set "
+                f"{path} has no header, and its first or its last column could be the labels; set "
                 "prepare.label_column=first or last"
             )
         label_column = "first" if first else "last"

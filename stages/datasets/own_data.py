@@ -66,7 +66,7 @@ def read_source(path: Path, prepare: Prepare) -> Source:
     if path.is_dir():
         return _read_folder(path, prepare)
     if not path.is_file():
-        raise StageError(f"{path} is not a file or folder; use {FORMATS}")
+        raise StageError(f"{path} does not exist or is no file or folder; use {FORMATS}")
     kind = file_format(path)
     single = kind in ("idx", "npy") or (kind == "npz" and len(npz_names(path)) == 1)
     if single and role(path.name):

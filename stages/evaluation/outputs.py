@@ -40,7 +40,7 @@ def write_scores(
     class_names: list[str],
     robustness: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write all figures that follow from the labels (n,) and each model's probabilities.
+    """Write all metrics that follow from the labels (n,) and each model's probabilities.
 
     `robustness` are the rows of `corruptions.accuracies`, if they were computed.
     """

@@ -21,7 +21,7 @@ CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
 
 
 def summary(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, float | int]:
-    """Return the most important test figures.
+    """Return the most important test metrics.
 
     Returns
     -------
@@ -45,10 +45,10 @@ def summary(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, float | 
 def details(
     y_true: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return more figures of a model, for the report.
+    """Return more metrics of a model, for the report.
 
     ``top_2_accuracy`` is None with two classes, where it would always be 1. A mean confidence is
-    None if no image was right, or none was wrong. Macro figures are means over the classes that
+    None if no image was right, or none was wrong. Macro averages are means over the classes that
     have test images.
     """
     confidence = probabilities.max(axis=1)

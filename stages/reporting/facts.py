@@ -72,7 +72,7 @@ def read_results() -> Results:
 
 
 def headline(run: Results) -> dict[str, Any]:
-    """Return the answer, and the figures of each model."""
+    """Return the answer, and the metrics of each model."""
     errors = {row["model"]: row["errors"] for row in run.rows}
     comparisons = run.details["comparisons"]
     best, alike, _ = standing(errors, comparisons)

@@ -128,7 +128,7 @@ def error_bars(
 
 
 def reported(ax: Axes, x: Sequence[float], y: Sequence[float], model: str, colour: str) -> None:
-    """Mark a reported figure of a model with hollow diamonds."""
+    """Mark the accuracy that others reported for a model with hollow diamonds."""
     line = ":" if len(x) > 1 else ""
     ax.plot(x, y, marker="D", ms=7, mfc="none", ls=line, color=colour, label=REPORTED + model)
 
@@ -337,7 +337,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
 
 
 def coverage(curves_of: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Draw accuracy against the share of images that are answered, the most confident first."""
+    """Draw accuracy against coverage: the share of images kept, the most confident first."""
     figure = Figure(figsize=(5.6, 4.2))
     ax = figure.subplots()
     for name, (shares, accuracies) in curves_of.items():
@@ -400,8 +400,9 @@ def as_svg_file(figure: Figure) -> bytes:
 def as_svg(figure: Figure, title: str) -> str:
     """Return a figure as an `svg` element in the page's text colour; `title` is its alt text.
 
-    The points of a line that has `tips` show them on hover. `--natural` is the figure's own width
-    in pixels, `--least` the width below which the text is too small to read.
+    A line with an attribute `tips` shows them on hover over its points. The CSS variable
+    `--natural` is the figure's own width in pixels, `--least` the width below which the text is too
+    small to read.
     """
     marked = figure.findobj(lambda artist: hasattr(artist, "tips"))
     for i, artist in enumerate(marked):

@@ -27,7 +27,7 @@ def points(difference: float) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return `p = 0.41` or `p < 0.001`; three digits where two would hide which side of 0.05."""
+    """Return `p = 0.41` or `p < 0.001`. Near 0.05, a third digit shows on which side p lies."""
     digits = 3 if abs(p - SIGNIFICANT) < 0.0005 else 2
     return "p < 0.001" if p < 0.001 else f"p = {p:.{digits}g}" if p < 0.995 else "p = 1"
 

@@ -21,7 +21,7 @@ def collect(details: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per model, and one for the ensemble, from the metrics files.
 
     Accuracies and F1 are fractions, losses are in nats, times in seconds. The ensemble's costs are
-    the sums of its models' costs. Figures that it does not have are "".
+    the sums of its models' costs. Metrics that it does not have are "".
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]], reported: Sequence[Published]) -> str:
-    """Return the columns that people compare first, and reported figures, as a Markdown table."""
+    """Return the columns that people compare first, and results of others, as Markdown."""
     lines = []
     for row in rows:
         value, low, high = (in_percent(row[f"test_{key}"]) for key in ("accuracy", "low", "high"))

@@ -1,4 +1,4 @@
-"""What results are compared with: targets, reported figures, and the study with equal settings.
+"""What results are compared with: targets, results of others, and the study with equal settings.
 
 A target is for a mean over seeds. A single run is compared with a study only if the study has
 exactly its settings, because one run says little about a mean.
@@ -29,7 +29,7 @@ Proportion = Annotated[float, Field(gt=0, le=1)]
 
 
 class Target(Section):
-    """A target for a model's test accuracy after `epochs` epochs, meant for a mean over seeds."""
+    """A target for a model's mean test accuracy over seeds, after `epochs` epochs."""
 
     dataset: str
     model: str
@@ -50,7 +50,7 @@ class Published(Section):
 
     @property
     def title(self) -> str:
-        """The model, the source and the note as one text."""
+        """The model, the source of the result and the note, in one string."""
         note = f" ({self.note})" if self.note else ""
         return f"reported: {self.model}, {self.source}{note}"
 
@@ -67,7 +67,7 @@ def read_entries(path: Path, kind: type[Section]) -> list[Any]:
 
 
 def published(dataset: str, epochs: Sequence[int]) -> list[Published]:
-    """Return a dataset's reported figures for these numbers of epochs, or for unstated ones."""
+    """Return what others reported for a dataset and these, or unstated, numbers of epochs."""
     return [
         entry
         for entry in read_entries(PUBLISHED, Published)
@@ -101,16 +101,16 @@ def settings_digest(model: str, params: Mapping[str, Any]) -> str:
 
 
 def study_of(
-    model: str, params: Mapping[str, Any], libraries: Mapping[str, str]
+    model: str, params: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Return the cell of the comparison with a run's settings and library versions, or None.
+    """Return the cell of the comparison with a run's settings, libraries and code, or None.
 
     Parameters
     ----------
     params
         All parameters of the run.
-    libraries
-        Versions by name; only the names that the cell has count.
+    versions
+        What `versions.versions` returned in the run. Other names do not count.
 
     Returns
     -------
@@ -122,7 +122,8 @@ def study_of(
     digest = settings_digest(model, params)
     for cell in read_json(COMPARISON):
         if (cell["settings"], cell["model"]) == (digest, model) and cell["n"] > 1:
-            return cell if cell["libraries"].items() <= libraries.items() else None
+            needed = cell["libraries"] | {"results_version": str(cell["results_version"])}
+            return cell if needed.items() <= versions.items() else None
     return None
 
 

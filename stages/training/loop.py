@@ -97,8 +97,8 @@ def fit(
     Parameters
     ----------
     progress
-        State that `keep` received from a training with the same arguments. Training continues
-        from there.
+        State that `keep` received in an earlier call with the same arguments. Training
+        continues from there.
     keep
         Called after each epoch with the state that later epochs depend on.
 
@@ -107,8 +107,8 @@ def fit(
     dict
         ``epoch`` from 1; ``accuracy, val_accuracy`` as fractions; ``loss, val_loss``, cross-entropy
         in nats without label smoothing or class weights; ``learning_rate`` at the end of the
-        epoch; ``seconds`` without the call of `keep`. Training figures are running means over the
-        epoch, with augmentation and dropout. Epochs in `progress` are not yielded again.
+        epoch; ``seconds``, without those spent in `keep`. Training metrics are running means over
+        the epoch, with augmentation and dropout. Epochs in `progress` are not yielded again.
 
     Raises
     ------

@@ -13,20 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
-from stages.common.params import Convolutional, Model, Params, Train
+from stages.common.params import UNDO, Convolutional, Model, Params, Train
+from stages.common.versions import versions
 from stages.training.checkpoints import FOLDER, Checkpoint
 from stages.training.runtime import Threads, choose_threads, configure, probe
 
 if TYPE_CHECKING:
     import keras
-
-LIBRARIES = ("keras", "tensorflow", "numpy")
 
 Row = dict[str, float]
 
@@ -113,7 +111,7 @@ def train_model(
     if section.shift >= min(height, width):
         raise StageError(
             f"params.yaml: {name}.shift is {section.shift} pixels, which moves the whole "
-            f"{height}×{width} image out of view"
+            f"{height}×{width} image out of view; {UNDO}"
         )
     threads = threads_for(train, section, len(train_data.y))
     configure(threads, params.seed, params.train.precision)
@@ -174,7 +172,7 @@ def threads_for(train: Train, section: Model, images: int) -> Threads:
 
 
 def progress_line(name: str, history: Sequence[Row], epochs: int) -> str:
-    """Return one line with the last epoch's figures and the estimated time left."""
+    """Return one line with the last epoch's metrics and the estimated time left."""
     row = history[-1]
     later = history[1:] or history  # the first epoch also builds the graph
     left = (epochs - row["epoch"]) * statistics.median(past["seconds"] for past in later)
@@ -190,14 +188,6 @@ def peak_memory() -> int:
     """Return the largest resident set of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts ru_maxrss in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that training depends on."""
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in LIBRARIES},
-    }
 
 
 def machine(threads: Threads) -> dict[str, Any]:

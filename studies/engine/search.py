@@ -148,7 +148,7 @@ def options(search: Search, dataset: str) -> dict[str, list[Any]]:
 
 
 def todays(search: Search, dataset: str, model: str) -> Choice:
-    """Return today's recipe of a model as a choice."""
+    """Return the recipe that a model had before the search, as a choice."""
     usual = dict.fromkeys(options(search, dataset), 0) | {"batch_size": 256, "warmup": 0.25}
     return usual | search.today[dataset][model]
 

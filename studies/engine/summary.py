@@ -16,11 +16,11 @@ from scipy import stats
 
 from stages.common.overrides import exp_run_command, flatten
 from stages.common.params import Params
+from stages.common.versions import LIBRARIES, RESULTS_VERSION
 from stages.evaluation import CONFIDENCE
 from stages.evaluation.significance import holm
 from stages.reporting.table import markdown, threads_text
 from stages.reporting.targets import Published, missed_target, published, settings_digest
-from stages.training.session import LIBRARIES
 from studies.engine.grid import Study, Trial, cell_text, changed_settings, concerns
 
 Cell = Mapping[str, Any]  # as returned by `cells`
@@ -69,7 +69,7 @@ def cells(
     list of dict
         The configuration's keys (``dataset, model, epochs``, ``variant`` and further grid keys);
         ``n``, the number of trials; ``accuracy_mean``, ``accuracy_std``, ``accuracy_interval``
-        (95 %, Student's t; None with one seed), and the same for the other figures;
+        (95 %, Student's t; None with one seed), and the same for the other metrics;
         ``train_seconds_median``; ``recipe``, the settings that differ from ``committed``;
         ``machines``; ``against``, the paired comparisons.
     """
@@ -103,17 +103,18 @@ def _cell(members: Sequence[tuple[Trial, Mapping[str, Any]]], committed: Params)
         "train_seconds_median": float(np.median([result["train_seconds"] for result in results])),
         "recipe": {k: v for k, v in changed_settings(trial, committed) if k not in NOT_RECIPE},
         "settings": settings_digest(trial.model, trial.params.model_dump()),
-        "libraries": libraries(results),
+        "libraries": common_versions(results),
+        "results_version": RESULTS_VERSION,  # part of the trials' keys
         "machines": sorted({result["processor"] for result in results}),
         "seeds": [trial.params.seed for trial, _ in members],
         "against": [],
     }
 
 
-def libraries(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the versions of the libraries that the trials have in common."""
-    versions = [set(result["versions"].items()) for result in results]
-    return {name: value for name, value in sorted(set.intersection(*versions)) if name in LIBRARIES}
+def common_versions(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the versions of the libraries that trained the trials, "mixed" if they differ."""
+    found = {name: {result["versions"][name] for result in results} for name in LIBRARIES}
+    return {name: each.pop() if len(each) == 1 else "mixed" for name, each in found.items()}
 
 
 def spread(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -199,14 +200,17 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 
 def reported(study: Study, cells: Sequence[Cell], dataset: str) -> list[Published]:
-    """Return the reported figures for a dataset: the study file's, or else all known ones."""
+    """Return the results that others reported for a dataset.
+
+    The study file lists them, or else studies/published.yaml.
+    """
     if study.published is not None:
         return [entry for entry in study.published if entry.dataset == dataset]
     return published(dataset, [cell["epochs"] for cell in cells if cell["dataset"] == dataset])
 
 
 def comparable(cell: Cell, entries: Sequence[Published]) -> list[Published]:
-    """Return the reported figures for the dataset, model and number of epochs of a cell."""
+    """Return what others reported for the dataset, model and number of epochs of a cell."""
     return [
         entry
         for entry in entries
@@ -220,7 +224,7 @@ def table(study: Study, cells: Sequence[Cell]) -> str:
 
     Each entry is mean ± standard deviation over the seeds in percent, with n if the cell has fewer
     seeds than others, and with the target if the mean of the committed recipe misses it. The last
-    column has the reported figures for these epochs; * marks an unstated number of epochs.
+    column has what others reported for these epochs; * marks an unstated number of epochs.
     """
     test = study.evaluate == "test"
     models = list(dict.fromkeys(cell["model"] for cell in cells))
@@ -243,7 +247,7 @@ def table(study: Study, cells: Sequence[Cell]) -> str:
     rows = [["dataset", *extra, "epochs", *models, "reported"]]
     rows += [[*place, *line.values()] for place, line in lines.items()]
     numeric = [False] * (1 + len(extra)) + [True] * (1 + len(models)) + [False]
-    shown = slice(None if test else -1)  # a search has no reported figures
+    shown = slice(None if test else -1)  # nobody reported validation accuracies
     return markdown(
         [[text.replace("|", "\\|") for text in row[shown]] for row in rows], numeric[shown]
     )

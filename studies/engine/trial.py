@@ -1,6 +1,6 @@
 """Run one trial: what the stages `train` and `evaluate` do for one model, without files.
 
-With equal parameters, seed and thread setting, a trial gives the pipeline's figures to the last
+With equal parameters, seed and thread setting, a trial gives the pipeline's metrics to the last
 digit, because both call the same functions. TensorFlow fixes its threads once per process, so each
 trial needs its own process.
 """
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,8 @@ import numpy as np
 from stages.common.arrays import Arrays
 from stages.common.cli import StageError
 from stages.common.params import parse_params, without_added
-from stages.training.session import LIBRARIES, train_model
-
-# Part of every trial's key. Raise it when a change of the code changes training results on purpose:
-# recorded trials then no longer count. tests/test_results_version.py fails when results change.
-RESULTS_VERSION = 1
+from stages.common.versions import RESULTS_VERSION, libraries
+from stages.training.session import train_model
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,8 @@ class Job:
     """What a worker needs to run a trial.
 
     `params` is a parsed `params.yaml`; `key` identifies everything that determines the results;
-    `libraries` are the versions that the worker must have. `tools.review` reads `results_version`
-    in recorded trials; those without it have version 1.
+    `libraries` are the versions that the worker must have. Recorded trials without
+    `results_version` have version 1.
     """
 
     params: dict[str, Any]
@@ -75,25 +71,29 @@ def make_job(
     params: Mapping[str, Any], model: str, evaluate: str, manifest: Mapping[str, Any]
 ) -> Job:
     """Return the job of a trial; arguments as for `trial_key`."""
-    libraries = {library: version(library) for library in LIBRARIES}
     key = trial_key(params, model, evaluate, manifest)
-    return Job(dict(params), model, len(manifest["class_names"]), key, libraries)
+    return Job(dict(params), model, len(manifest["class_names"]), key, libraries())
 
 
 def run_trial(job: Job, *arrays: np.ndarray, log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Train and score one model on `arrays`: x and y of train, of val and, if scored, of test.
+    """Train and score one model.
+
+    Parameters
+    ----------
+    arrays
+        x and y of the training set, x and y of the validation set and, to score the model on the
+        test set, x and y of that.
 
     Returns
     -------
     dict
-        ``val_accuracy, val_loss, parameters, epochs_run``; with a test set, its figures from
+        ``val_accuracy, val_loss, parameters, epochs_run``; with a test set, its metrics from
         `scores.summary`; the keys of `Training.timing`; ``history``, one row per epoch.
     """
-    here = {library: version(library) for library in job.libraries}
-    if here != job.libraries:
+    if libraries() != job.libraries:
         raise StageError(
-            f"the worker has {here}, the driver {job.libraries}: install the same requirements "
-            "on every node"
+            f"the worker has {libraries()}, the driver {job.libraries}: install the same "
+            "requirements on every node"
         )
     train_data, val_data, *test_data = (
         Arrays(x, y) for x, y in zip(arrays[::2], arrays[1::2], strict=True)

@@ -14,7 +14,7 @@ import keras
 from keras import layers
 
 from stages.common.cli import StageError
-from stages.common.params import Convolutional, Model, Recurrent
+from stages.common.params import UNDO, Convolutional, Model, Recurrent
 
 POOL = 2  # side of the pooling window, pixels
 CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}
@@ -119,7 +119,7 @@ def feature_map(input_shape: tuple[int, ...], p: Convolutional, name: str) -> tu
             raise StageError(
                 f"params.yaml: {name}.filters asks for {len(p.filters)} convolution blocks, but a "
                 f"{height}×{width} image has room for {block} "
-                f"(kernel_size {p.kernel_size}, padding {p.padding})"
+                f"(kernel_size {p.kernel_size}, padding {p.padding}); {UNDO}"
             )
     return (*time, *sides, p.filters[-1])
 
@@ -168,7 +168,8 @@ def convlstm_layers(
     """
     if p.cell != "lstm":
         raise StageError(
-            f"params.yaml: {name}.kind=convlstm has lstm cells only, but {name}.cell is {p.cell}"
+            f"params.yaml: {name}.kind=convlstm has lstm cells only, but {name}.cell is {p.cell}; "
+            f"{UNDO}"
         )
     kind = {3: layers.ConvLSTM1D, 4: layers.ConvLSTM2D}[len(shape)]
 

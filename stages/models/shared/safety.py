@@ -110,7 +110,7 @@ def held_bytes(weights: h5py.File, most: int) -> int:
                 waiting.append(item)
                 continue
             if item.chunks or item.external or item.is_virtual or item.dtype.kind not in "fiu":
-                raise ValueError(f"{name} in the weights file is not a plain array")
+                raise ValueError(f"{name} in the weights file is not an ordinary array")
             total += item.nbytes
             if total > most:
                 raise ValueError("it claims more bytes of weights than it has")
@@ -146,4 +146,4 @@ def check_shapes(model: keras.Model, most: int) -> None:
             raise ValueError(f"{layer.name} returns more than {MAX_OUTPUT} values per image")
     needed = sum(math.prod(variable.shape) for variable in model.weights) * WEIGHT_SIZE
     if needed > most:
-        raise ValueError(f"it needs {needed} bytes of weights; only {most} are there or allowed")
+        raise ValueError(f"its weights need {needed} bytes; the file or the limit has only {most}")
