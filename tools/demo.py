@@ -159,6 +159,7 @@ def page(known: Models) -> gradio.Blocks:
 
 
 def shown_names(known: Models) -> dict[str, str]:
+    """Return each model's heading on the page."""
     return {name: NAMES.get(name, name) for name in known.models}
 
 

@@ -60,6 +60,7 @@ def _below(folder: Path, root: Path) -> Iterator[Path]:
 
 
 def is_table(file: Path) -> bool:
+    """Return whether a file is a CSV table, by its name."""
     return file.name.lower().endswith(CSV_SUFFIXES)
 
 

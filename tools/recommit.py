@@ -1,4 +1,4 @@
-"""Let dvc.lock record code of which only comments or docstrings have changed.
+"""Update dvc.lock without a run after a change of comments or docstrings only.
 
     python -m tools.recommit
 
@@ -32,7 +32,7 @@ LOCK = Path("dvc.lock")
 
 def main() -> None:
     argparse.ArgumentParser(
-        description="Let dvc.lock record code of which only comments or docstrings have changed."
+        description="Update dvc.lock after a change of comments or docstrings only."
     ).parse_args()
     stale = stale_stages()
     if not stale:
@@ -92,6 +92,7 @@ def dvc_digest(path: Path) -> str:
 
 
 def md5(content: bytes) -> str:
+    """Return the digest that DVC records."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 

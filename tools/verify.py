@@ -252,6 +252,7 @@ def tolerant(committed: Path, rebuilt: Path) -> Iterator[tuple[bool, str]]:
 
 
 def equal(name: str, recorded: Any, here: Any) -> tuple[bool, str]:
+    """Compare two values that must be equal."""
     return recorded == here, f"{name}: {recorded}, here {here}"
 
 

@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yield a new folder in `parent`; remove it at the end, with those of killed processes."""
+    """Yield a new folder in `parent`; at the end, remove it and the folders of killed processes."""
     parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with holding(parent, wait=True):  # so that nobody removes the folder before it is locked

@@ -84,12 +84,14 @@ def moved(x: np.ndarray, maps: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 
 def shift(x: np.ndarray, share: float, draws: np.ndarray, _: Any) -> np.ndarray:
+    """Move the image in a random direction, by a share of its sides."""
     angle = math.pi * draws[:, 0]
     steps = share * np.array(x.shape[-3:-1]) * np.stack([np.sin(angle), np.cos(angle)], axis=1)
     return moved(x, np.tile(np.eye(2), (len(x), 1, 1)), steps)
 
 
 def rotation(x: np.ndarray, degrees: float, draws: np.ndarray, _: Any) -> np.ndarray:
+    """Turn the image by some degrees, to a random side."""
     angle = np.deg2rad(degrees) * np.sign(draws[:, 0])
     cos, sin = np.cos(angle), np.sin(angle)
     maps = np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
@@ -97,15 +99,18 @@ def rotation(x: np.ndarray, degrees: float, draws: np.ndarray, _: Any) -> np.nda
 
 
 def scale(x: np.ndarray, factor: float, draws: np.ndarray, _: Any) -> np.ndarray:
+    """Enlarge or shrink the image by a factor."""
     factors = np.where(draws[:, 0] > 0, factor, 1 / factor)
     return moved(x, factors[:, None, None] * np.eye(2), np.zeros((len(x), 2)))
 
 
 def noise(x: np.ndarray, share: float, _: Any, random: np.random.Generator) -> np.ndarray:
+    """Add normal noise; `share` is its standard deviation, 1 for black to white."""
     return x + np.float32(255 * share) * random.standard_normal(x.shape, np.float32)
 
 
 def blur(x: np.ndarray, share: float, *_: Any) -> np.ndarray:
+    """Blur the image; `share` is the standard deviation, as a share of the image's sides."""
     height, width = x.shape[-3:-1]
     sigmas = (*[0] * (x.ndim - 3), share * height, share * width, 0)
     return ndimage.gaussian_filter(x, sigmas, mode="nearest")
@@ -124,10 +129,12 @@ def occlusion(x: np.ndarray, share: float, draws: np.ndarray, _: Any) -> np.ndar
 
 
 def inversion(x: np.ndarray, share: float, *_: Any) -> np.ndarray:
+    """Mix the image with its negative; `share` is the weight of the negative."""
     return x + np.float32(share) * (np.float32(255) - 2 * x.astype(np.float32))
 
 
 def contrast(x: np.ndarray, left: float, *_: Any) -> np.ndarray:
+    """Move all pixels towards the image's mean, so that a share of the contrast is left."""
     means = x.mean(axis=tuple(range(1, x.ndim)), keepdims=True, dtype=np.float32)
     return means + np.float32(left) * (x - means)
 

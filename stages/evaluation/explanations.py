@@ -101,6 +101,7 @@ def beliefs(model: keras.Sequential, x: np.ndarray) -> np.ndarray:
 
 
 def chained(layers: list[keras.Layer], x: Any) -> Any:
+    """Return the output of some layers, one after the other, without dropout."""
     for layer in layers:
         x = layer(x, training=False)
     return x

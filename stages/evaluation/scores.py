@@ -120,7 +120,7 @@ def mistakes(y_true: np.ndarray, probabilities: np.ndarray) -> list[dict[str, in
 def mean_corrupted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Return ``robustness`` of each model: its mean accuracy over all corruptions and strengths.
 
-    `rows` are those of `corruptions.accuracies`. Strength 0, the images as they are, is left out.
+    `rows` come from `corruptions.accuracies`. Strength 0, the images as they are, is left out.
     """
     values: dict[str, list[float]] = {}
     for row in rows:

@@ -26,7 +26,7 @@ PREDICTIONS = Path("data/predictions")
 
 @dataclass
 class Results:
-    """The contents of the files. Mappings are by model; those of trained models lack the ensemble.
+    """The contents of the files. Mappings are by model; those about training lack the ensemble.
 
     `predictions` are probabilities, float32 (n, classes), of the images in `test`.
     """
