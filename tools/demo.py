@@ -36,7 +36,7 @@ PORT = 7860
 CANVAS = 400  # pixels per side
 PEN = 18  # pixels; strokes are about an eighth of a digit's height in MNIST
 SCALE = 8  # screen pixels per pixel of the input
-NAMES = {"cnn": "CNN", "lstm": "LSTM", "hybrid": "CNN+LSTM"}
+NAMES = {"cnn": "CNN", "lstm": "LSTM", "hybrid": "Hybrid"}
 READY = "Draw a digit with the mouse or a finger."
 STOP = "stopped"
 # Gradio's canvas starts without a tool.
