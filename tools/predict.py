@@ -25,7 +25,7 @@ from stages.common.arrays import PREPARED, read_manifest, read_split
 from stages.common.cli import StageError, one_line, run
 from stages.common.files import write_csv
 from stages.common.params import ADDED, DATASETS, Params, load_params, model_names, read_yaml
-from stages.datasets.picture_folders import on_white
+from stages.datasets.picture_folders import on_white, white_of
 from stages.training.runtime import choose_threads, configure
 from tools.handwriting import INVERTED, in_format, read_digit
 from tools.inputs import files_in, is_picture, read_arrays, read_picture
@@ -168,7 +168,9 @@ def read_images(path: Path, shown: Path, look: Look, params: Params) -> Iterator
     prepare = params.prepare
     if not look.own:
         prepare = prepare.model_copy(update=ADDED["prepare"])  # they are for own data only
-    for file in files_in(path):
+    files = files_in(path)
+    white = white_of(files, prepare.white)
+    for file in files:
         name = one_line(shown / file.relative_to(path))
         if is_picture(file):
             if len(look.shape) != 3:
@@ -177,7 +179,7 @@ def read_images(path: Path, shown: Path, look: Look, params: Params) -> Iterator
                     f".npz file of sequences ({'×'.join(map(str, look.shape))} each)"
                 )
             try:
-                x, steps = as_input(read_picture(file), look)
+                x, steps = as_input(read_picture(file, lambda: white), look)
             except StageError as error:
                 yield Found(name, None, str(error).removeprefix(f"{file} "))
             else:

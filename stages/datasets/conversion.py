@@ -11,12 +11,11 @@ import numpy as np
 
 from stages.common.cli import StageError
 from stages.datasets.labelled_images import Source
-from stages.datasets.picture_folders import natural, resized
+from stages.datasets.picture_folders import AMBIGUOUS, MOST, natural, resized
 
 CHANNELS = (1, 3, 4)  # grey; red, green, blue; the same with opacity
 BLOCK = 2**24  # values converted at once
 TOLERANCE = 1e-3  # rounding errors of scaled floating-point images
-MOST = 65535  # of 16 bits
 SHOWN = 4  # labels in a message
 MAX_NAME = 200  # characters of a class name
 JOINERS = {0x200C: None, 0x200D: None}  # unprintable, but part of Persian, Hindi and emoji
@@ -195,9 +194,7 @@ def _known_scale(low: float, high: float, whole: bool, said: str) -> tuple[float
     if whole and low >= 0 and 4096 <= high <= MOST:
         return (0.0, float(MOST))
     if whole and low >= 0 and high < 4096:
-        raise StageError(
-            f"{said}: white can be 4095 (12 bits) or 65535 (16 bits); set prepare.white to it"
-        )
+        raise StageError(f"{said}: {AMBIGUOUS}")
     raise StageError(
         f"{said}, which no scale explains; expected 0 to 255, 0 to 1, −1 to 1 or 0 to 65535"
         + ("; give images before they are standardized" if low < 0 else "")
