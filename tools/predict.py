@@ -149,8 +149,11 @@ def look_of(x: np.ndarray, dataset: str) -> Look:
 
 
 def border(x: np.ndarray) -> np.ndarray:
-    """Return the outermost pixels of images (n, …, height, width, channels) as one row of int16."""
-    rows, columns = x[..., [0, -1], :, :], x[..., :, [0, -1], :]
+    """Return the outermost pixels of images (n, …, height, width, channels) as one row of int16.
+
+    A fourth channel, the opacity, is left out.
+    """
+    rows, columns = x[..., [0, -1], :, :3], x[..., :, [0, -1], :3]
     return np.concatenate([rows.ravel(), columns.ravel()]).astype(np.int16)
 
 
@@ -196,10 +199,10 @@ def as_inputs(
 ) -> Iterator[tuple[np.ndarray | None, str]]:
     """Yield arrays of images, uint8 (n, …, height, width, channels), as inputs of the model.
 
-    Images of the data's shape stay as they are, or all are inverted.
+    Images of the data's shape stay as they are; those for a built-in dataset may all be inverted.
     """
     if images.shape[1:] == look.shape:
-        inverted = other_tone(images[:SAMPLE], look)
+        inverted = not look.own and other_tone(images[:SAMPLE], look)
         for x in images:
             yield (255 - x, INVERTED) if inverted else (x, "unchanged")
         return
@@ -221,7 +224,7 @@ def as_inputs(
 def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
     """Preprocess a picture to look like the training images.
 
-    Pictures that look like them already stay as they are.
+    Pictures that look like them already stay as they are, and so do those of the size of own data.
 
     Parameters
     ----------
@@ -242,8 +245,10 @@ def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
     """
     height, width, channels = look.shape
     steps = [f"{picture.width}×{picture.height}"]
-    flat = on_white(picture).convert("L" if channels == 1 else "RGB")
+    flat = picture if channels == 4 else on_white(picture).convert("L" if channels == 1 else "RGB")
     x = np.asarray(flat).reshape(*flat.size[::-1], channels)
+    if look.own and x.shape == look.shape:
+        return x, [*steps, "unchanged"]
     if look.mnist:
         for each, said in ((x, "unchanged"), (255 - x, INVERTED)):
             if in_format(each[None])[0]:
@@ -251,7 +256,8 @@ def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
         x, done = read_digit(picture)
         return x, steps + done
     if other_tone(x[None], look):
-        flat = ImageOps.invert(flat)
+        bands = flat.split()  # the fourth is the opacity
+        flat = Image.merge(flat.mode, [*map(ImageOps.invert, bands[:3]), *bands[3:]])
         steps.append(INVERTED)
     if flat.size == (width, height):
         return np.asarray(flat).reshape(look.shape), steps
