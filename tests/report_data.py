@@ -38,7 +38,7 @@ def build_tree(
     counts = {"images": n, "per_class": np.bincount(y).tolist(), "x_sha256": "a", "y_sha256": "b"}
     manifest = {"dataset": "mnist", "image_shape": list(shape), "class_names": list(class_names)}
     manifest |= {"notes": ["labels 1–10 became classes 0–9"], "checks": {"messages": []}}
-    sheet = random.integers(0, 256, (min(30, len(class_names)), 12, *shape), np.uint8)
+    sheet = random.integers(0, 256, (min(100, len(class_names)), 12, *shape), np.uint8)
     write_array(Path("data/prepared/contact_sheet.npy"), sheet)
     splits = dict.fromkeys(("train", "val", "test"), counts)
     write_json(Path("data/prepared/manifest.json"), manifest | {"splits": splits})
