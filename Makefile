@@ -21,7 +21,8 @@ PYTEST = python -m pytest -n 2 --dist loadfile
 TESTED = $(VENV)/installed $(VENV)/installed-tests $(VENV)/installed-studies lint
 ALL_TESTED = $(TESTED) $(VENV)/installed-demo
 
-SETTINGS = $(if $(EPOCHS),-S epochs=$(EPOCHS)) $(if $(SEED),-S seed=$(SEED))
+SETTINGS = $(if $(EPOCHS),-S epochs=$(EPOCHS)) $(if $(SEED),-S seed=$(SEED)) \
+	$(if $(SIZE),-S prepare.image_size=$(SIZE))
 
 # Even with `make -j`, only one installation writes to .venv at a time.
 .NOTPARALLEL:
@@ -31,7 +32,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
 
 run: export DATASET := $(DATASET)
-run: $(VENV)/installed  ## run the pipeline on DATASET (digits, mnist, … or your data) in runs/; EPOCHS=30, SEED=3
+run: $(VENV)/installed  ## run the pipeline on DATASET (digits, mnist, … or your data) in runs/; EPOCHS=30, SEED=3, SIZE=28
 	@python -m tools.run_dataset "$$DATASET" $(SETTINGS)
 
 test: $(TESTED)  ## check style and run the fast tests (5 minutes)

@@ -10,7 +10,7 @@ Reads `dataset` and `prepare.*`, and a user's own data in `data/raw/`. Writes `d
 - `manifest.json`: class names, counts and digests; `notes` says how own data were read; `checks`
   has duplicates, rare classes and the like (`stages.datasets.checks.check`).
 - `contact_sheet.npy`: uint8 (classes, 12, …image), what the models will see: in each row the first
-  12 training images of a class, at most 30 classes. Places without an image are 0.
+  12 training images of a class, at most 100 classes. Places without an image are 0.
 """
 
 from __future__ import annotations

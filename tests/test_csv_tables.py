@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from own_data import X_TEST, Y_TEST, X, Y, has_note, load, refusal
+
+from stages.datasets import csv_tables
 
 HEADER = ["label", *(f"pixel{i}" for i in range(144))]
 
@@ -44,6 +47,8 @@ INDEX = table(X, Y, ["label", *map(str, range(144))])
         (table(header=HEADER).replace("\n", "\r\n") + "\r\n", X, "", {}),
         (table(X / 255, Y, HEADER), X, "0 to 1 (float32) became 0 to 255", {}),
         (table(X, np.array(["a", "b", "cé"])[Y], HEADER), X, "labels 'a', 'b', 'cé'", {}),
+        (table(X, np.array(["NA", "None", "null"])[Y], HEADER), X, "labels 'NA', 'None', '", {}),
+        (table(X, np.array(["0", "9", "A"])[Y], HEADER), X, "labels '0', '9', 'A'", {}),
         (f"id,{HEADED}".replace("\n", "\n7,").removesuffix("7,"), X, "column 'id'", {}),
     ],
 )  # fmt: skip
@@ -57,6 +62,31 @@ def test_one_file_is_read(tmp_path, text, x, note, settings, packed):
     assert np.array_equal(dataset.y_train, Y)
     assert dataset.x_test is None
     assert has_note(dataset, note) if note else True
+
+
+def test_a_file_that_is_sorted_by_class_is_read_as_a_whole(tmp_path):
+    """Its first labels are equal, and a corner of its first images is not."""
+    many, path = np.repeat(np.arange(60)[np.argsort(Y)], 10), tmp_path / "a.csv"
+    path.write_text(table(DARK[many], Y[many]), encoding="utf-8")
+    assert np.array_equal(load(path).y_train, Y[many])
+    path.write_text(table(X[many], Y[many]), encoding="utf-8")
+    refusal(path, "set prepare.label_column=first or last")
+
+
+def test_a_gzipped_file_with_long_rows_needs_little_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_tables, "CELLS", 2**16)
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(
+        gzip.compress(b"".join(b"%d%s\n" % (i % 2, b",0" * 24**2) for i in range(1500)))
+    )
+    assert path.stat().st_size < 2**14
+    load(path)  # imports
+    tracemalloc.start()
+    stored = load(path).x_train.nbytes
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stored == 1500 * 24**2
+    assert peak < 8 * stored, "all values at once, as int64"
 
 
 def test_a_folder_holds_a_training_and_a_test_file(tmp_path):
@@ -77,17 +107,23 @@ def test_a_folder_holds_a_training_and_a_test_file(tmp_path):
 
 GOOD = table(header=HEADER).splitlines()
 ROW = GOOD[3].split(",")
+FIRST = table(DARK).split("\n")[0].split(",")
 
 
 def with_row(row: list[str]) -> str:
     return "\n".join([*GOOD[:3], ",".join(row), *GOOD[4:]])
 
 
+def before_rows(row: list[str]) -> str:
+    """Return a file without a header that starts with this row."""
+    return ",".join(row) + "\n" + table(DARK)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (with_row(ROW[:-1]), "line 4 has 144 cells, the first row 145"),
-        (with_row([*ROW, "0"]), "line 4 has 146 cells, the first row 145"),
+        (with_row(ROW[:-1]), "line 4 has 144 cells instead of 145"),
+        (with_row([*ROW, "0"]), "line 4 has 146 cells instead of 145"),
         (with_row([*ROW[:5], "x", *ROW[6:]]), "line 4, column 6: 'x' is not a number"),
         (with_row([*ROW[:5], "", *ROW[6:]]), "line 4, column 6: '' is not a number"),
         (with_row([*ROW[:5], "nan", *ROW[6:]]), "line 4, column 6: 'nan' is not a number"),
@@ -103,6 +139,12 @@ def with_row(row: list[str]) -> str:
         (table(X.reshape(60, -1)[:, 2:], Y), "143 columns are not a label and a square picture"),
         ("some text, with a comma\n", "a row has 2 cells"),
         (GOOD[0], "has a header, but no row"),
+        (with_row(["x", *ROW[1:]]), "line 4: the label 'x' occurs once, and others are numbers"),
+        (before_rows([*FIRST[:5], "x", *FIRST[6:]]), "line 1, column 6: 'x' is not a number"),
+        (before_rows([*FIRST[:5], "", *FIRST[6:]]), "line 1, column 6: '' is not a number"),
+        (before_rows(FIRST[:-9]), "line 1 has 136 cells instead of 145"),
+        (before_rows(FIRST[:-1]), "line 1 has 144 cells instead of 145"),
+        (before_rows([*FIRST, "0"]), "line 1 has 146 cells instead of 145"),
     ],
 )  # fmt: skip
 def test_a_bad_row_or_column_is_named(tmp_path, text, reason):

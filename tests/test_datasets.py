@@ -11,13 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLOSED_PORT, names, tiny_arrays
+from own_data import PREPARE
 
 from stages.common.arrays import array_digest
 from stages.common.cli import StageError
 from stages.datasets import published
 from stages.datasets.catalog import load_dataset
+from stages.datasets.checks import check
 from stages.datasets.digits import as_mnist
+from stages.datasets.labelled_images import Dataset
 from stages.datasets.published import REMOTES, Remote, cache_folder, load_remote
+from stages.datasets.splits import split
+
+DIGITS = {
+    "x_train": "4cb85447a3675ee381760f6b67637e4e3fc95dc7dcec77830270135253de9fa3",
+    "y_train": "f708df4b98e1eb3893212cab488c01cb45c0d7610f10f0c3568129ad3d0d26f2",
+    "x_test": "3d083e8fb5f680419ec0b6593526c0aa4674f50be01675d84857a077e8a945d3",
+    "y_test": "9ce5b942abae7d0eb162496b9c73c2e216b2c81d530486962e2be6dc989988bd",
+}
 
 
 def test_digits_are_scikit_learns_split_stratified():
@@ -33,7 +44,7 @@ def test_digits_are_scikit_learns_split_stratified():
     assert np.abs(np.bincount(dataset.y_test) / np.bincount(labels) - 360 / 1797).max() < 0.01
     train, test = ({image.tobytes() for image in x} for x in (dataset.x_train, dataset.x_test))
     assert not train & test
-    assert array_digest(dataset.x_train) == array_digest(load_dataset("digits").x_train)
+    assert {name: array_digest(getattr(dataset, name)) for name in DIGITS} == DIGITS
 
 
 def test_digits_fill_mnists_box_and_are_centred_by_mass():
@@ -49,12 +60,23 @@ def test_digits_fill_mnists_box_and_are_centred_by_mass():
     assert flat.sum() == 400 * 255
 
 
-@pytest.mark.parametrize("name", sorted(REMOTES))
-def test_published_data_load_from_kerass_cache(name):
+def published_data(name: str) -> Dataset:
+    """Return a dataset from Keras's cache. Skip the test if it is not there."""
     missing = [path for path in REMOTES[name].files if not (cache_folder() / path).exists()]
     if missing:
         pytest.skip(f"{missing[0]} is not in {cache_folder()} (set KERAS_HOME)")
-    dataset = load_dataset(name)
+    return load_dataset(name)
+
+
+@pytest.mark.parametrize("name", sorted(REMOTES))
+def test_published_data_have_no_duplicates(name):
+    dataset = published_data(name)
+    assert check(split(dataset, PREPARE), dataset.class_names)["messages"] == []
+
+
+@pytest.mark.parametrize("name", sorted(REMOTES))
+def test_published_data_load_from_kerass_cache(name):
+    dataset = published_data(name)
     assert dataset.x_train.shape == (60000, 28, 28, 1)
     assert dataset.x_test.shape == (10000, 28, 28, 1)
     assert len(dataset.class_names) == np.unique(dataset.y_train).size == 10

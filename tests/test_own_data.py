@@ -126,6 +126,8 @@ LEVELS = np.arange(60 * 144).reshape(60, 12, 12) % 256
         (LEVELS // 16, LEVELS // 16 * 17, "0 to 15", {"white": 15}),
         (LEVELS // 16, LEVELS // 16, "warning: the largest value of the images is 15", {}),
         (LEVELS.reshape(60, -1), LEVELS, "144 values per image became 12×12 pixels", {}),
+        (LEVELS.reshape(60, -1, 1), LEVELS, "144 values per image became 12×12 pixels", {}),
+        (LEVELS.reshape(60, 1, -1), LEVELS, "144 values per image became 12×12 pixels", {}),
         (LEVELS[:, None], LEVELS, "channels came first", {}),
         (np.asfortranarray(LEVELS.astype(np.uint8)), LEVELS, "", {}),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sys
 import tracemalloc
 import unicodedata
 import zlib
@@ -74,30 +76,78 @@ def test_colours_depth_transparency_frames_and_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it clockwise to see it upright
     grey.rotate(90).save(folder / "b/turned.webp", lossless=True, exif=exif)
+    grey.rotate(90).save(folder / "b/turned.tiff", exif=exif)
     dataset = load(tmp_path)
-    assert dataset.x_train.shape == (8, 12, 12, 1)
+    assert dataset.x_train.shape == (9, 12, 12, 1)
     clear = (dataset.x_train[..., 0] == 255).all(axis=(1, 2))
     assert clear.sum() == 1
     assert (dataset.x_train[~clear][..., 0] == ramp).all()
     for note in (
-        "1 pictures of 16 bits",
-        "2 pictures with transparency",
-        "1 pictures have several",
-    ):
+        "1 pictures of 16 bits: 0 to 65535 became 0 to 255", "2 pictures with transparency",
+        "1 pictures have several frames", "2 pictures were turned upright",
+    ):  # fmt: skip
         assert has_note(dataset, note)
-    Image.new("RGB", (12, 12), "red").save(
-        folder / "b/zz.png"
-    )  # the last one is the first in colour
+    # the last picture is the first in colour
+    Image.new("RGB", (12, 12), "red").save(folder / "b/zz.png")
     coloured = load(tmp_path).x_train
-    assert coloured.shape == (9, 12, 12, 3)
+    assert coloured.shape == (10, 12, 12, 3)
     assert np.array_equal(coloured[:-1], np.repeat(dataset.x_train, 3, axis=-1))
 
 
-def test_a_folder_needs_little_more_memory_than_its_arrays(tmp_path):
-    """Read, converted, split, shuffled and checked, with the first colours in the last picture."""
-    x = np.random.default_rng(0).integers(0, 256, (200, 80, 80)).astype(np.uint8)
-    save_pictures(tmp_path, x, np.arange(200) % 3, "bmp")
-    Image.new("RGB", (80, 80), "red").save(tmp_path / "c/zz.bmp")
+def test_conversions_of_colours_are_reported(tmp_path):
+    grey = Image.fromarray(X[0])
+    kinds = {"rgb.png": "RGB", "palette.png": "P", "ink.tiff": "CMYK", "bits.bmp": "1"}
+    for name, kind in kinds.items():
+        for label in "ab":
+            path = tmp_path / label / name
+            path.parent.mkdir(exist_ok=True)
+            (grey.convert("RGB") if kind == "CMYK" else grey).convert(kind).save(path)
+    for note in (
+        "2 pictures with a palette became RGB", "2 pictures with CMYK colours became RGB",
+        "2 pictures with one bit per pixel became grey", "6 pictures have equal channels; one was",
+    ):  # fmt: skip
+        assert has_note(load(tmp_path), note)
+    Image.new("RGB", (12, 12), "red").save(tmp_path / "b/zz.png")
+    coloured = load(tmp_path)
+    assert has_note(coloured, "2 pictures are grey and got three equal channels, because others")
+    assert not has_note(coloured, "equal channels; one was kept")
+
+
+@pytest.mark.parametrize(
+    ("step", "white", "reads"),
+    [(1, 0, 255), (257, 0, 65535), (16, 0, None), (16, 4095, 4095), (1, 1000, 1000)],
+)
+def test_16_bit_pictures_are_scaled_by_the_largest_value_of_the_folder(
+    tmp_path, step, white, reads
+):
+    x = np.arange(3 * 144).reshape(3, 12, 12) % 256 * step
+    for i, name in enumerate("abc"):
+        path = tmp_path / name / "1.png"
+        path.parent.mkdir()
+        Image.fromarray((x[i] // (1 if i else 9)).astype(np.uint16)).save(path)  # the first: dark
+    Image.fromarray(X[0]).save(tmp_path / "c/8 bits.png")
+    if reads is None:
+        refusal(tmp_path, "white can be 4095 (12 bits) or 65535 (16 bits); set prepare.white")
+        refusal(tmp_path, "b/1.png goes to 4080, but prepare.white is 2000", white=2000)
+        return
+    dataset = load(tmp_path, white=white)
+    wanted = [x[0] // 9, x[1], x[2]]
+    for found, values in zip(dataset.x_train[..., 0], wanted, strict=False):
+        assert np.array_equal(found, np.rint(values * (255 / reads)))
+    assert np.array_equal(dataset.x_train[3, ..., 0], X[0])
+    assert has_note(dataset, f"3 pictures of 16 bits: 0 to {reads} became 0 to 255")
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "colour"),
+    [(200, 80, True), pytest.param(3000, 28, False, marks=pytest.mark.slow)],
+)
+def test_a_folder_needs_little_more_memory_than_its_arrays(tmp_path, n, side, colour):
+    """Read, converted, split, shuffled and checked; with the first colours in the last picture."""
+    x = np.random.default_rng(0).integers(0, 256, (n, side, side)).astype(np.uint8)
+    save_pictures(tmp_path, x, np.arange(n) % 3, "bmp")
+    if colour:
+        Image.new("RGB", (side, side), "red").save(tmp_path / "c/zz.bmp")
     load(tmp_path)  # imports
     tracemalloc.start()
     dataset = load(tmp_path)
@@ -106,8 +156,24 @@ def test_a_folder_needs_little_more_memory_than_its_arrays(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     stored = sum(images.nbytes for images, _ in parts.values())
-    assert stored == 201 * 80 * 80 * 3
-    assert peak < 1.5 * stored
+    assert stored == (n + colour) * side**2 * (3 if colour else 1)
+    assert peak < 1.5 * stored + 2**18  # Pillow's buffers
+
+
+class Terminal(io.StringIO):
+    """Text that is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_progress_bar(tmp_path, monkeypatch, capsys):
+    save_pictures(tmp_path, X, Y)
+    load(tmp_path)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr", Terminal())
+    load(tmp_path)
+    assert "60/60" in sys.stderr.getvalue()
 
 
 def test_names_with_spaces_accents_and_line_breaks(tmp_path):
@@ -131,6 +197,11 @@ def test_a_damaged_picture_is_named_or_left_out(tmp_path):
         dataset = load(tmp_path, skip_damaged=True)
         assert np.bincount(dataset.y_train).tolist() == [20, 19, 20]
         assert has_note(dataset, f"warning: 1 damaged pictures were left out: {path.name}")
+    path.unlink()
+    path.symlink_to(tmp_path / "b/gone.png")
+    refusal(tmp_path, f"{path.name} is a link to a file that does not exist; repair or delete it")
+    assert np.bincount(load(tmp_path, skip_damaged=True).y_train).tolist() == [20, 19, 20]
+    path.unlink()
     for other in (tmp_path / "b").iterdir():
         other.write_bytes(b"")
     refusal(tmp_path, "class 'b' has no training image", skip_damaged=True)

@@ -22,7 +22,9 @@ from PIL import Image, ImageDraw
 from stages import train
 from stages.common.cli import StageError
 from stages.datasets import picture_folders
+from stages.datasets.catalog import load_dataset
 from stages.datasets.digits import load_digits
+from stages.datasets.published import cache_folder
 from tools import predict
 from tools.handwriting import INVERTED
 from tools.inputs import read_picture
@@ -72,6 +74,23 @@ def test_blank_transparent_pictures_are_refused():
             read(Image.new("RGBA", (90, 90), colour))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 1)])
+def test_a_picture_of_a_few_pixels_is_blank(size):
+    with pytest.raises(StageError, match="the picture looks blank"):
+        read(Image.new("RGB", size, "red"))
+
+
+@pytest.mark.parametrize("gap", [-20, 0, 100])
+def test_two_digits_above_each_other_are_refused(digits, gap):
+    """MNIST's margins of 4 of 28 pixels around each digit leave a gap of 60 pixels at least."""
+    for one, two in zip(digits[0][:10], digits[0][10:20], strict=True):
+        page = np.zeros((2 * SIDE + 100, SIDE))
+        for image, top in ((one, 50), (two, 270 + gap)):
+            page[top : top + 220, 90:310] += strokes(image, 220)
+        with pytest.raises(StageError, match="shows 2 digits above each other; cut it into"):
+            read(drawn(np.full((*page.shape, 3), 240.0), page))
+
+
 @pytest.mark.parametrize("gap", [-60, 0, 100])
 def test_two_digits_are_refused(digits, gap):
     """MNIST's margins of 4 of 28 pixels around each digit leave a gap of 60 pixels at least."""
@@ -91,7 +110,10 @@ def test_two_digits_are_refused(digits, gap):
 def test_dust_and_a_detached_bar_do_not_count_as_digits():
     page = Image.new("RGB", (400, 400), "white")
     pen = ImageDraw.Draw(page)
-    pen.line([(150, 100), (260, 100)], fill="black", width=24)  # the bar of a 5
+    pen.line([(150, 100), (260, 100)], fill="black", width=24)  # the bar of a 5 or a 7
+    seven = page.copy()
+    ImageDraw.Draw(seven).line([(250, 140), (190, 320)], fill="black", width=24)
+    read(seven)
     pen.line([(150, 140), (150, 190), (240, 200), (250, 290), (140, 320)], fill="black", width=24)
     clean, _ = as_input(page.convert("RGBA"), MNIST)
     for x, y in ((20, 30), (380, 370), (300, 30)):
@@ -167,6 +189,47 @@ def test_pictures_in_the_format_of_the_data_stay_as_they_are(digits):
         x, steps = as_input(Image.fromarray(255 - image[..., 0]).convert("RGBA"), MNIST)
         assert np.array_equal(x, image)
         assert steps == ["28×28", INVERTED]
+
+
+def test_pictures_of_mnists_test_images_are_the_inputs_of_evaluate(tmp_path: Path):
+    if not (cache_folder() / "mnist.npz").exists():
+        pytest.skip(f"mnist.npz is not in {cache_folder()} (set KERAS_HOME)")
+    data = load_dataset("mnist")
+    look = look_of(data.x_train[: predict.SAMPLE], "mnist")
+    for image in data.x_test[:1000]:
+        Image.fromarray(image[..., 0]).save(tmp_path / "a.png")
+        x, steps = as_input(read_picture(tmp_path / "a.png"), look)
+        assert np.array_equal(x, image)
+        assert steps == ["28×28", "unchanged"]
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (9, 7, 1), (9, 7, 3), (9, 7, 4)])
+@pytest.mark.parametrize("background", [0, 255])
+def test_own_pictures_of_the_size_of_the_data_stay_as_they_are(tmp_path, shape, background):
+    """They do so in any tone, and outside MNIST's format."""
+    look = Look(shape, background, mnist=shape[0] == 28, own=True)
+    images = np.random.default_rng(0).integers(0, 256, (20, *shape), np.uint8)
+    images[:10] //= 4
+    for image, (same, said) in zip(images, as_inputs(images, look, "x.npz"), strict=True):
+        Image.fromarray(image[..., 0] if shape[2] == 1 else image).save(tmp_path / "a.png")
+        x, steps = as_input(read_picture(tmp_path / "a.png"), look)
+        assert np.array_equal(x, image)
+        assert np.array_equal(same, image)
+        assert (steps[1:], said) == (["unchanged"], "unchanged")
+
+
+def test_own_data_with_opacity_keep_it():
+    clear = np.full((50, 40, 4), (250, 240, 240, 9), np.uint8)
+    dark, light = (Look((9, 7, 4), level, mnist=False, own=True) for level in (0, 255))
+    x, steps = as_input(Image.fromarray(clear), light)
+    assert steps == ["40×50", "scaled to 7×9"]
+    assert np.abs(x.astype(int) - (250, 240, 240, 9)).max() < 30  # few levels at this opacity
+    assert (x[..., 3] == 9).all()
+    clear[..., 3] = 255
+    x, steps = as_input(Image.fromarray(clear), dark)
+    assert steps == ["40×50", INVERTED, "scaled to 7×9"]
+    assert (x == (5, 15, 15, 255)).all()
+    assert look_of(clear[None, :9, :7] & (0, 0, 0, 255), "data/raw/x.npz").background == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -357,18 +420,20 @@ def test_bad_pictures_are_rows_of_the_csv_file(pipeline, command, files, tmp_pat
     folder = tmp_path / "mixed"
     folder.mkdir()
     Image.new("L", (50, 50), "white").save(folder / "blank.png")
+    (folder / "gone.png").symlink_to(folder / "none.png")
     (folder / "text.png").write_text("no picture", encoding="utf-8")
     (folder / "zero.png").write_bytes((files["pictures"] / "01.png").read_bytes())
     out = tmp_path / "out.csv"
-    assert "1 images classified, 2 not" in command(pipeline, "cnn", folder, "--csv", out)
+    assert "1 images classified, 3 not" in command(pipeline, "cnn", folder, "--csv", out)
     with out.open(encoding="utf-8", newline="") as file:
         rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
-    assert list(rows) == ["blank.png", "text.png", "zero.png"]
+    assert list(rows) == ["blank.png", "gone.png", "text.png", "zero.png"]
     assert rows["blank.png"]["problem"].startswith("the picture looks blank")
+    assert rows["gone.png"]["problem"] == "is a link to a file that does not exist"
     assert rows["text.png"]["problem"].startswith("is damaged or not a picture")
     assert rows["text.png"]["predicted"] == rows["text.png"]["p_0"] == ""
     assert rows["zero.png"]["predicted"] != ""
-    with pytest.raises(StageError, match=r"^2 of 3 images were not classified; the first: .*blank"):
+    with pytest.raises(StageError, match=r"^3 of 4 images were not classified; the first: .*blank"):
         command(pipeline, "cnn", folder)
 
 

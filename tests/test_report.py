@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from report_data import VERSIONS, build_tree
+from report_data import MESSAGES, VERSIONS, build_tree
 
 from stages import report
 from stages.common.cli import StageError
@@ -221,6 +221,16 @@ def test_the_short_version_has_every_model_with_its_interval():
         shown = [f"{100 * float(row[f'test_{key}']):.2f}" for key in ("accuracy", "low", "high")]
         assert f" {shown[0]} ({shown[1]}–{shown[2]}) " in rows[row["model"]]
     assert len({len(line) for line in rows.values()}) == 1  # the columns line up
+
+
+def test_the_checks_of_the_data_are_shown_and_warnings_stand_at_the_top(page):
+    warning, other = MESSAGES
+    top, rest = page.text.split('<section id="results">')
+    assert f'<p class="warning">{warning}</p>' in top
+    assert other not in top
+    assert f'<li class="warning">{warning}</li><li>{other}</li>' in rest
+    assert "labels 1–10 became classes 0–9" in rest
+    assert Path("plots/report.md").read_text(encoding="utf-8").endswith(f"\n> {warning}.\n")
 
 
 def test_every_model_that_is_not_significantly_worse_is_marked(page):

@@ -8,9 +8,11 @@ import shlex
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
-from conftest import CLOSED_PORT, ROOT, Project
+from conftest import CLOSED_PORT, ROOT, Project, tiny_arrays
+from PIL import Image
 
 from stages.common.cli import StageError
 from stages.common.params import DATASETS, parse_params, recipe
@@ -65,6 +67,39 @@ def test_it_runs_in_an_unpacked_zip_without_git_on_a_users_file(project, make_np
     assert project.path("runs/my/plots/report.html").exists()
     assert not project.path("metrics").exists()
     assert "DVC does not track" not in done.stdout
+
+
+def write_pictures(path: Path) -> None:
+    """Write pictures of two sizes."""
+    arrays = tiny_arrays(side=(24, 24))
+    for i, (image, label) in enumerate(zip(arrays["x_train"], arrays["y_train"], strict=True)):
+        folder = path / "abc"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[i % 2 :]).save(folder / f"{i}.png")
+
+
+def write_table(path: Path) -> None:
+    arrays = tiny_arrays(side=(24, 24))
+    table = pd.DataFrame(arrays["x_train"].reshape(60, -1)).assign(label=arrays["y_train"])
+    table.to_csv(path, index=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "write"), [("my pictures", write_pictures), ("table.csv", write_table)]
+)
+def test_make_run_takes_a_folder_of_pictures_or_a_table(project, name, write):
+    write(project.path(f"data/raw/{name}"))
+    project.commit("a fresh clone")
+    settings = (f"DATASET=data/raw/{name}", "EPOCHS=2", "SIZE=28")
+    printed = project.run("make", "-s", "-o", ".venv/installed", "run", *settings).stdout
+    end = printed.split(f"**data/raw/{name}**: ")[1]
+    assert re.search(r"^\| hybrid +\| .+ \d+\.\d\d \(\d+\.\d\d–\d+\.\d\d\) ", end, re.M)
+    run = project.path(f"runs/{Path(name).stem}")
+    assert (run / "plots/report.html").resolve().as_uri() in end
+    manifest = json.loads((run / "data/prepared/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["image_shape"] == [28, 28, 1]
+    assert any("resized to 28×28" in note for note in manifest["notes"])
 
 
 def test_a_failed_run_ends_with_the_stages_own_line(project):

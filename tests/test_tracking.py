@@ -16,12 +16,28 @@ EXPERIMENT = ("dvc", "exp", "run", "-S", f"dataset={DATA}")
 
 def test_git_ignores_data_but_not_their_dvc_files(project):
     project.commit("start")
-    for name in ("my.npz", "my.npz.dvc", "pictures/a/1.png", "pictures.dvc"):
+    for name in ("my.npz", "my.npz.dvc", "pictures/a/1.png", "pictures.dvc", "sub/x.csv.dvc"):
         path = project.path(f"data/raw/{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     shown = project.run("git", "status", "--porcelain", "-uall").stdout.split()
-    assert shown == ["??", "data/raw/my.npz.dvc", "??", "data/raw/pictures.dvc"]
+    tracked = ("my.npz.dvc", "pictures.dvc", "sub/x.csv.dvc")
+    assert shown == [word for name in tracked for word in ("??", f"data/raw/{name}")]
+
+
+@pytest.mark.parametrize("name", ["sub/x.npz", "pictures"])
+def test_dvc_adds_files_in_subfolders_and_folders(clone, name):
+    path = clone.path(f"data/raw/{name}")
+    if path.suffix:
+        path.parent.mkdir()
+        path.write_bytes(b"data")
+    else:
+        (path / "a").mkdir(parents=True)
+        (path / "a/1.png").write_bytes(b"data")
+    clone.dvc("add", f"data/raw/{name}")
+    shown = set(clone.run("git", "status", "--porcelain", "-uall").stdout.splitlines())
+    # For a folder, DVC adds a line to the .gitignore, and says so.
+    assert shown - {" M data/raw/.gitignore"} == {f"?? data/raw/{name}.dvc"}
 
 
 def test_own_data_are_tracked_from_the_first_run_to_a_teammate(clone, tmp_path):
@@ -73,4 +89,4 @@ def shown_experiments(project) -> list[dict]:
 
 def test_the_folder_is_in_a_fresh_clone():
     kept = (ROOT / "data/raw/.gitignore").read_text(encoding="utf-8").splitlines()
-    assert kept[1:] == ["/*", "!/.gitignore", "!/*.dvc"]
+    assert kept[1:] == ["*", "!*/", "!.gitignore", "!*.dvc"]

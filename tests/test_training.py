@@ -106,6 +106,16 @@ def test_uncovered_places_get_the_level_of_the_border(augmented):
             assert np.allclose(shown[:, 3:, 3:], images[:, 1:-2, 1:-2], atol=0.01)
 
 
+def test_training_fills_uncovered_places_with_the_level_of_the_border(train, monkeypatch):
+    light = tuple(Arrays(255 - part.x, part.y) for part in BANDS)
+    losses = []
+    for level in (border_level, lambda _: border_level(light[0].x), lambda _: (0,)):
+        monkeypatch.setattr(loop, "border_level", level)
+        recipe = {"epochs": 1, "lstm.shift": 3}
+        losses.append(train("lstm", recipe, light).history[0]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_maps_of_wide_images_are_exact_in_bfloat16(augmented):
     """A flip moves pixels by up to the width. bfloat16 rounds whole numbers above 256."""
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -19,7 +19,9 @@ BLANK = 0.12  # strokes that differ less from the background, as a share of it, 
 FAINT, SURE = 0.35, 0.6  # strokes have this share of the strongest ink, and touch a surer place
 COVERED = 0.75  # contrast to the other sides at which a stroke must cover a whole side
 SPECK = 0.02  # of the area of all strokes
-TALL = 0.5  # digits next to each other have at least this share of the larger one's height
+TALL = 0.5  # each of several digits has at least this share of the largest one's height
+APART = 0.15  # digits above each other are further apart than this share of it,
+HIGH = 2  # and together at least so many times as high as wide; a broken 0 or 8 is not
 WIDE = 1.8  # no digit is wider than this, as a share of its height
 PAPER = 0.2  # paper in a frame or on a desk covers this share of the picture,
 RECTANGLE = 0.87  # and this share of the smallest rectangle around it (an ellipse: 0.79);
@@ -219,7 +221,8 @@ def background(plane: np.ndarray, wide: int) -> np.ndarray:
             covered = contrast > COVERED * max(usual, 255 - usual) and beyond < contrast / 2
             if not covered:
                 line = strips[edge, along]
-                strips[outer, along] = ndimage.median_filter(line, len(line) // 2, mode="nearest")
+                size = max(1, len(line) // 2)
+                strips[outer, along] = ndimage.median_filter(line, size, mode="nearest")
     return ndimage.grey_closing(padded, (wide, wide), mode="nearest")[inside, inside]
 
 
@@ -279,21 +282,30 @@ def check_single(mask: np.ndarray) -> None:
     """Raise StageError if the strokes are those of several digits."""
     marked, _ = ndimage.label(mask, np.ones((3, 3)))
     boxes = ndimage.find_objects(marked)
-    heights = [rows.stop - rows.start for rows, _ in boxes]
-    tall = sorted(
-        (columns.start, columns.stop)
-        for (_, columns), height in zip(boxes, heights, strict=True)
-        if height >= TALL * max(heights)
-    )
-    digits, end = 0, -1
-    for start, stop in tall:
-        digits += start > end
-        end = max(end, stop)
+    tallest = max(rows.stop - rows.start for rows, _ in boxes)
+    tall = [box for box in boxes if box[0].stop - box[0].start >= TALL * tallest]
+    beside = groups([columns for _, columns in tall], gap=0)
+    above = groups([rows for rows, _ in tall], gap=APART * tallest)
     rows, columns = ndimage.find_objects(mask.astype(np.int8))[0]
-    shape = (rows.stop - rows.start, columns.stop - columns.start)
-    if digits > 1 or shape[1] > WIDE * shape[0]:
-        several = f"{digits} digits next to each other" if digits > 1 else "more than one digit"
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    several = ""
+    if beside > 1:
+        several = f"{beside} digits next to each other"
+    elif above > 1 and height >= HIGH * width:
+        several = f"{above} digits above each other"
+    elif width > WIDE * height:
+        several = "more than one digit"
+    if several:
         raise StageError(f"the picture shows {several}; cut it into one picture per digit")
+
+
+def groups(spans: list[slice], gap: float) -> int:
+    """Return the number of groups of spans with more than `gap` pixels between them."""
+    count, end = 0, -np.inf
+    for span in sorted(spans, key=lambda span: span.start):
+        count += span.start > end + gap
+        end = max(end, span.stop)
+    return count
 
 
 def thickened(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:

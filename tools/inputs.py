@@ -5,8 +5,7 @@ docs/own-data.md lists the formats. A folder stands for all images below it.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def files_in(path: Path) -> list[Path]:
 def _below(folder: Path, root: Path) -> Iterator[Path]:
     """Yield the files with images below a folder, in the order of their names."""
     found = listing(folder, root)
-    yield from found.pictures
+    yield from (folder / name for name in found.pictures)
     for file in (folder / name for name in found.others):
         labels = (role(file.name) or "").startswith("y")
         if file.is_file() and not labels and (is_table(file) or file_format(file) in ARRAYS):
@@ -65,15 +64,16 @@ def is_table(file: Path) -> bool:
 
 
 def is_picture(file: Path) -> bool:
-    """Return whether a file holds one picture, and not many images as numbers."""
-    return not is_table(file) and file_format(file) not in ARRAYS
+    """Return whether a file, or a link to a missing one, is one picture and not many images."""
+    return not file.exists() or (not is_table(file) and file_format(file) not in ARRAYS)
 
 
-def read_picture(file: Path) -> Image.Image:
-    """Return an upright picture as RGBA. A damaged or very large one raises StageError."""
-    with warnings.catch_warnings(action="ignore"):  # Pillow's, about details of a file
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return decoded(file)[0].convert("RGBA")
+def read_picture(file: Path, white: Callable[[], int] | None = None) -> Image.Image:
+    """Return an upright picture as RGBA. A damaged or very large one raises StageError.
+
+    `white` returns the value of white in pictures of 16 bits; without it, the picture decides.
+    """
+    return decoded(file, white)[0].convert("RGBA")
 
 
 def read_arrays(file: Path, prepare: Prepare) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from stages.common.arrays import PREPARED, read_manifest, read_split
 from stages.common.cli import StageError, one_line, run
 from stages.common.files import write_csv
 from stages.common.params import ADDED, DATASETS, Params, load_params, model_names, read_yaml
-from stages.datasets.picture_folders import on_white
+from stages.datasets.picture_folders import on_white, white_of
 from stages.training.runtime import choose_threads, configure
 from tools.handwriting import INVERTED, in_format, read_digit
 from tools.inputs import files_in, is_picture, read_arrays, read_picture
@@ -149,8 +149,11 @@ def look_of(x: np.ndarray, dataset: str) -> Look:
 
 
 def border(x: np.ndarray) -> np.ndarray:
-    """Return the outermost pixels of images (n, …, height, width, channels) as one row of int16."""
-    rows, columns = x[..., [0, -1], :, :], x[..., :, [0, -1], :]
+    """Return the outermost pixels of images (n, …, height, width, channels) as one row of int16.
+
+    A fourth channel, the opacity, is left out.
+    """
+    rows, columns = x[..., [0, -1], :, :3], x[..., :, [0, -1], :3]
     return np.concatenate([rows.ravel(), columns.ravel()]).astype(np.int16)
 
 
@@ -168,7 +171,9 @@ def read_images(path: Path, shown: Path, look: Look, params: Params) -> Iterator
     prepare = params.prepare
     if not look.own:
         prepare = prepare.model_copy(update=ADDED["prepare"])  # they are for own data only
-    for file in files_in(path):
+    files = files_in(path)
+    white = white_of(files, prepare.white)
+    for file in files:
         name = one_line(shown / file.relative_to(path))
         if is_picture(file):
             if len(look.shape) != 3:
@@ -177,7 +182,7 @@ def read_images(path: Path, shown: Path, look: Look, params: Params) -> Iterator
                     f".npz file of sequences ({'×'.join(map(str, look.shape))} each)"
                 )
             try:
-                x, steps = as_input(read_picture(file), look)
+                x, steps = as_input(read_picture(file, lambda: white), look)
             except StageError as error:
                 yield Found(name, None, str(error).removeprefix(f"{file} "))
             else:
@@ -194,10 +199,10 @@ def as_inputs(
 ) -> Iterator[tuple[np.ndarray | None, str]]:
     """Yield arrays of images, uint8 (n, …, height, width, channels), as inputs of the model.
 
-    Images of the data's shape stay as they are, or all are inverted.
+    Images of the data's shape stay as they are; those for a built-in dataset may all be inverted.
     """
     if images.shape[1:] == look.shape:
-        inverted = other_tone(images[:SAMPLE], look)
+        inverted = not look.own and other_tone(images[:SAMPLE], look)
         for x in images:
             yield (255 - x, INVERTED) if inverted else (x, "unchanged")
         return
@@ -219,7 +224,7 @@ def as_inputs(
 def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
     """Preprocess a picture to look like the training images.
 
-    Pictures that look like them already stay as they are.
+    Pictures that look like them already stay as they are, and so do those of the size of own data.
 
     Parameters
     ----------
@@ -240,8 +245,10 @@ def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
     """
     height, width, channels = look.shape
     steps = [f"{picture.width}×{picture.height}"]
-    flat = on_white(picture).convert("L" if channels == 1 else "RGB")
+    flat = picture if channels == 4 else on_white(picture).convert("L" if channels == 1 else "RGB")
     x = np.asarray(flat).reshape(*flat.size[::-1], channels)
+    if look.own and x.shape == look.shape:
+        return x, [*steps, "unchanged"]
     if look.mnist:
         for each, said in ((x, "unchanged"), (255 - x, INVERTED)):
             if in_format(each[None])[0]:
@@ -249,7 +256,8 @@ def as_input(picture: Image.Image, look: Look) -> tuple[np.ndarray, list[str]]:
         x, done = read_digit(picture)
         return x, steps + done
     if other_tone(x[None], look):
-        flat = ImageOps.invert(flat)
+        bands = flat.split()  # the fourth is the opacity
+        flat = Image.merge(flat.mode, [*map(ImageOps.invert, bands[:3]), *bands[3:]])
         steps.append(INVERTED)
     if flat.size == (width, height):
         return np.asarray(flat).reshape(look.shape), steps

@@ -13,7 +13,7 @@ TITLES = {"train": "training", "val": "validation", "test": "test"}
 WARNING = "warning: "  # the start of messages about data that make results wrong
 FEW = 10  # training images of a class
 UNBALANCED = 3  # the largest class has so many times the images of the smallest
-ROWS, COLUMNS = 30, 12  # of the contact sheet: classes, images of each
+ROWS, COLUMNS = 100, 12  # of the contact sheet: classes, images of each
 NAMED = 3  # classes in a message
 
 

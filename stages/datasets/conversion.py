@@ -11,12 +11,11 @@ import numpy as np
 
 from stages.common.cli import StageError
 from stages.datasets.labelled_images import Source
-from stages.datasets.picture_folders import natural, resized
+from stages.datasets.picture_folders import AMBIGUOUS, MOST, natural, resized
 
 CHANNELS = (1, 3, 4)  # grey; red, green, blue; the same with opacity
 BLOCK = 2**24  # values converted at once
 TOLERANCE = 1e-3  # rounding errors of scaled floating-point images
-MOST = 65535  # of 16 bits
 SHOWN = 4  # labels in a message
 MAX_NAME = 200  # characters of a class name
 JOINERS = {0x200C: None, 0x200D: None}  # unprintable, but part of Persian, Hindi and emoji
@@ -68,11 +67,12 @@ def _with_axes(source: Source, part: str, order: str) -> np.ndarray:
         raise StageError(f"{where} has the shape {x.shape}; (images, height, width) is expected")
     if x.dtype.kind not in "biuf":
         raise StageError(f"{where} ({x.dtype}) should hold numbers")
-    if x.ndim == 2:
-        x = _unflattened(x, where, order)
+    # (n, 784, 1) has rows of pixels, too
+    if x.ndim == 2 or (x.ndim == 3 and 1 in x.shape[1:] and _is_square(math.prod(x.shape[1:]))):
+        x = _unflattened(x.reshape(len(x), -1), where, order)
         if part == "train":
             source.notes.append(
-                f"{source.arrays['x_train'].shape[1]} values per image became "
+                f"{math.prod(x.shape[1:])} values per image became "
                 f"{x.shape[1]}×{x.shape[2]} pixels"
                 f"{' of 3 colours' if x.shape[3] == 3 else ''}"
             )
@@ -103,9 +103,9 @@ def _unflattened(x: np.ndarray, where: str, order: str) -> np.ndarray:
     """Return images given as rows of pixels as a view (n, side, side, 1 or 3)."""
     n, values = x.shape
     for colours in (1, 3):
-        side = math.isqrt(values // colours)
-        if colours * side**2 != values:
+        if values % colours or not _is_square(values // colours):
             continue
+        side = math.isqrt(values // colours)
         if colours == 1 or order == "last":
             return x.reshape(n, side, side, colours)
         if order == "auto":
@@ -115,6 +115,10 @@ def _unflattened(x: np.ndarray, where: str, order: str) -> np.ndarray:
             )
         return np.moveaxis(x.reshape(n, colours, side, side), 1, -1)
     raise StageError(f"{where}: {values} values per image are not a square picture")
+
+
+def _is_square(values: int) -> bool:
+    return math.isqrt(values) ** 2 == values
 
 
 @dataclass
@@ -195,9 +199,7 @@ def _known_scale(low: float, high: float, whole: bool, said: str) -> tuple[float
     if whole and low >= 0 and 4096 <= high <= MOST:
         return (0.0, float(MOST))
     if whole and low >= 0 and high < 4096:
-        raise StageError(
-            f"{said}: white can be 4095 (12 bits) or 65535 (16 bits); set prepare.white to it"
-        )
+        raise StageError(f"{said}: {AMBIGUOUS}")
     raise StageError(
         f"{said}, which fits no known scale; expected 0 to 255, 0 to 1, −1 to 1 or 0 to 65535"
         + ("; give images before they are standardized" if low < 0 else "")

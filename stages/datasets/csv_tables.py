@@ -9,8 +9,10 @@ import math
 import re
 import warnings
 import zlib
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +21,15 @@ from stages.datasets.array_files import PART_WORDS
 from stages.datasets.containers import MAX_ARRAYS, unpacked
 from stages.datasets.labelled_images import Source
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LABEL_WORDS = ("label", "labels", "class", "target", "y", "digit")
 INDEX_WORDS = ("", "id", "index", "unnamed: 0")
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-ROWS = 2000  # read at once
-SAMPLE = 100  # rows to find the label column of a file without a header
-MAX_LINE = 2**24  # bytes of the first rows
+ROWS, CELLS = 2000, 2**23  # read at once, at most: an unpacked row can be long
+SAMPLE = 10  # rows that show whether there is a header, and how many columns there are
+MAX_LINE = 2**24  # bytes
 
 
 @dataclass
@@ -86,6 +91,8 @@ def read_csv_source(path: Path, files: dict[str, Path], label_column: str) -> So
         if layout.note:
             source.notes.append(f"{file.name}: {layout.note}")
         x, y = read_table(file, layout)
+        if part == "train" and y.dtype.kind == "U":
+            _check_labels(file, layout, y)
         source.arrays |= {f"x_{part}": x, f"y_{part}": y}
         source.titles |= {f"x_{part}": file.name, f"y_{part}": f"the label column of {file.name}"}
     return source
@@ -100,11 +107,14 @@ def find_layout(path: Path, label_column: str) -> Layout:
     cells = rows[0]
     if len(cells) < 3:
         raise StageError(f"{path}: a row has {len(cells)} cells; a label and its pixels are needed")
-    numbered = [str(i) for i in range(len(cells))]
-    counting = (numbered[:-1], numbered[1:])  # what pandas writes for columns without names
-    header = cells[1:] in counting or cells[:-1] in counting
-    if not header and all(_is_number(cell) for cell in cells[1:-1]):
-        return _headerless(path, label_column, delimiter, rows)
+    numbers = [cell for cell in cells if _is_number(cell)]
+    # pandas numbers columns without names; other headers are mostly text
+    counting = any(numbers == [str(i + k) for i in range(len(numbers))] for k in (0, 1))
+    texts = [cell.lower() for cell in cells[1:-1] if not _is_number(cell)]
+    if not (counting or 2 * len(texts) > len(cells) - 2 or {*texts} & {*LABEL_WORDS}):
+        lengths = [len(row) for row in rows]
+        columns = max(lengths, key=lambda length: (lengths.count(length), length))
+        return _headerless(path, label_column, delimiter, columns)
     lower = [cell.lower() for cell in cells]
     labels = [i for i, cell in enumerate(lower) if cell in LABEL_WORDS]
     if len(labels) > 1:
@@ -121,9 +131,8 @@ def find_layout(path: Path, label_column: str) -> Layout:
     return Layout(delimiter, True, len(cells), label, pixels, note)
 
 
-def _headerless(path: Path, label_column: str, delimiter: str, rows: list[list[str]]) -> Layout:
+def _headerless(path: Path, label_column: str, delimiter: str, columns: int) -> Layout:
     """Return the layout of a file without a header: the label is the first or the last cell."""
-    columns = len(rows[0])
     if _is_picture(columns):
         return Layout(delimiter, False, columns, -1, list(range(columns)))
     if not _is_picture(columns - 1):
@@ -131,8 +140,8 @@ def _headerless(path: Path, label_column: str, delimiter: str, rows: list[list[s
             f"{path}: {columns} columns are not a label and a square picture (such as 1 + 784)"
         )
     if label_column == "auto":
-        # The corner pixel of an image is mostly background; a label column is not constant.
-        first, last = (len({row[i] for row in rows if row}) > 1 for i in (0, -1))
+        # A label column is not constant; the corner pixel of images is, if it is background.
+        first, last = _varying(path, delimiter, columns)
         if first == last:
             raise StageError(
                 f"{path} has no header, and its first or its last column could be the labels; set "
@@ -145,25 +154,46 @@ def _headerless(path: Path, label_column: str, delimiter: str, rows: list[list[s
     return Layout(delimiter, False, columns, label, pixels, note)
 
 
+def _varying(path: Path, delimiter: str, columns: int) -> tuple[bool, bool]:
+    """Return whether the first cells of all complete rows differ, and whether the last cells do."""
+    first, last = set(), set()
+    for line in _lines(path):
+        if line.count(delimiter) == columns - 1:
+            first.add(line.partition(delimiter)[0].strip())
+            last.add(line.rpartition(delimiter)[2].strip())
+        if len(first) > 1 and len(last) > 1:
+            break
+    return len(first) > 1, len(last) > 1
+
+
 def _first_rows(path: Path) -> tuple[str, list[list[str]]]:
     """Return the delimiter of a CSV file, and the cells of its first rows."""
     lines: list[str] = []
+    for line in _lines(path):
+        lines.append(line)
+        if len(lines) == SAMPLE or sum(map(len, lines)) > MAX_LINE:
+            break
+    if not lines:
+        raise StageError(f"{path} is empty")
+    delimiter = max(",;\t", key=lines[0].count)
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise StageError(f"{path} is not a CSV file ({one_line(error)})") from None
+    return delimiter, [[cell.strip() for cell in row] for row in rows]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a CSV file that are not empty."""
     try:
         with unpacked(path) as file:
             for line in iter(lambda: file.readline(MAX_LINE), b""):
-                lines.append(line.decode("utf-8-sig"))
-                if len(lines) == SAMPLE or sum(map(len, lines)) > MAX_LINE:
-                    break
-        lines = [line for line in lines if line.strip()]
-        delimiter = max(",;\t", key=lines[0].count)
-        rows = list(csv.reader(lines, delimiter=delimiter))
-    except IndexError:
-        raise StageError(f"{path} is empty") from None
-    except (UnicodeError, csv.Error) as error:
+                if line.strip():
+                    yield line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeError as error:
         raise StageError(f"{path} is not a CSV file ({one_line(error)})") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise StageError(f"{path} is damaged or cut off ({one_line(error)})") from None
-    return delimiter, [[cell.strip() for cell in row] for row in rows]
 
 
 def _is_number(cell: str) -> bool:
@@ -207,29 +237,41 @@ def read_table(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
             warnings.catch_warnings(action="error"),
             pd.read_csv(
                 file, sep=layout.delimiter, header=None, names=list(range(layout.columns)),
-                skiprows=int(layout.header), index_col=False, chunksize=ROWS, low_memory=False,
-                encoding="utf-8-sig", skipinitialspace=True,
+                skiprows=int(layout.header), index_col=False, low_memory=False,
+                chunksize=max(1, min(ROWS, CELLS // layout.columns)), keep_default_na=False,
+                dtype={layout.label: str}, encoding="utf-8-sig", skipinitialspace=True,
             ) as chunks,
         ):  # fmt: skip
             for chunk in chunks:
                 if chunk.empty:
                     break
                 x = chunk[layout.pixels]
-                if chunk.isna().any(axis=None) or any(kind.kind not in "iuf" for kind in x.dtypes):
+                if any(kind.kind not in "iuf" for kind in x.dtypes):
                     raise ValueError("a cell is empty or not a number")
                 images.append(_small(x.to_numpy()))
-                labels.append(
-                    chunk[layout.label].to_numpy() if layout.label >= 0 else np.full(len(x), "")
-                )
+                if layout.label >= 0:
+                    labels.append(chunk[layout.label])
+                    if (labels[-1] == "").any():
+                        raise ValueError("a label is empty")
                 size += images[-1].nbytes
                 if size > MAX_ARRAYS:
                     raise StageError(f"{path} has more than {MAX_ARRAYS} bytes of pixels")
         if not images:
             raise StageError(f"{path} has a header, but no row")
-        y = np.concatenate(labels)
-        return np.concatenate(images), y if y.dtype.kind in "iufb" else y.astype(str)
+        x = np.concatenate(images)
+        return x, _numbers_or_texts(pd.concat(labels)) if labels else np.full(len(x), "")
     except (ValueError, Warning, OverflowError, EOFError, zlib.error) as error:
         raise StageError(f"{path}: {_first_fault(path, layout) or one_line(error)}") from None
+
+
+def _numbers_or_texts(labels: pd.Series) -> np.ndarray:
+    """Return texts as numbers if all of them are numbers."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(labels, errors="coerce")
+    if numbers.dtype.kind in "iuf" and numbers.notna().all():
+        return numbers.to_numpy()
+    return labels.to_numpy(str)
 
 
 def _small(x: np.ndarray) -> np.ndarray:
@@ -239,8 +281,20 @@ def _small(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype == np.float64 else x
 
 
-def _first_fault(path: Path, layout: Layout) -> str | None:
-    """Return what is wrong with the first bad row of a CSV file, with its line number."""
+def _check_labels(path: Path, layout: Layout, y: np.ndarray) -> None:
+    """Raise StageError if a training label occurs once and is a text, but others are numbers."""
+    values, counts = np.unique(y, return_counts=True)
+    texts = [text for text in values.tolist() if not _is_number(text)]
+    odd = [text for text in texts if counts[values == text] == 1]
+    if odd and len(texts) < len(values):
+        raise StageError(f"{path}: {_first_fault(path, layout, odd)}")
+
+
+def _first_fault(path: Path, layout: Layout, wrong: Container[str] = ()) -> str | None:
+    """Return what is wrong with the first bad row of a CSV file, with its line number.
+
+    The labels in `wrong` are faults, too.
+    """
     try:
         with unpacked(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -252,9 +306,12 @@ def _first_fault(path: Path, layout: Layout) -> str | None:
                     continue
                 where = f"line {reader.line_num}"
                 if len(row) != layout.columns:
-                    return f"{where} has {len(row)} cells, the first row {layout.columns}"
-                if layout.label >= 0 and not row[layout.label].strip():
+                    return f"{where} has {len(row)} cells instead of {layout.columns}"
+                label = row[layout.label].strip()
+                if layout.label >= 0 and not label:
                     return f"{where} has no label"
+                if label in wrong:
+                    return f"{where}: the label {label!r} occurs once, and others are numbers"
                 for i in layout.pixels:
                     if not _is_number(row[i]) or not math.isfinite(float(row[i])):
                         return f"{where}, column {i + 1}: {row[i]!r} is not a number"

@@ -37,7 +37,7 @@ class Source:
 
     `titles` has the user's name of each array, for messages. `class_names` are the names of the
     labels 0, 1, 2, … if the source has them. `channels_last` says that the last axis of the images
-    is known to be the channels.
+    is known to be the channels, `scaled` that prepare.white has been applied.
     """
 
     path: Path
@@ -46,6 +46,7 @@ class Source:
     class_names: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     channels_last: bool = False
+    scaled: bool = False
 
     @property
     def parts(self) -> list[str]:

@@ -40,7 +40,7 @@ def load_own(path: Path, prepare: Prepare) -> Dataset:
         image_size=prepare.image_size,
         transpose=prepare.transpose,
         channels=prepare.channels,
-        white=prepare.white,
+        white=255 if source.scaled else prepare.white,
     )
     return Dataset(
         x_train=x["train"],
@@ -101,9 +101,9 @@ def _read_folder(path: Path, prepare: Prepare) -> Source:
     pictures = top.pictures or top.folders
     found = [group[0] for group in (arrays, tables) if group]
     if pictures and not found:
-        return read_pictures(path, prepare.image_size, prepare.skip_damaged)
+        return read_pictures(path, prepare.image_size, prepare.white, prepare.skip_damaged)
     if len(found) + any(listing(f, path).pictures for f in top.folders) + bool(top.pictures) > 1:
-        other = found[1] if len(found) > 1 else pictures[0]
+        other = found[1] if len(found) > 1 else path / pictures[0]
         raise StageError(
             f"{path} holds two layouts: {found[0].name} and {other.name}; keep one of them, or "
             "name a single file as dataset"
