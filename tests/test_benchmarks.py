@@ -48,7 +48,7 @@ def run_module(*words: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_a_short_benchmark_measures_every_side(arrays, tmp_path):
     output = tmp_path / "results.json"
     words = ["benchmarks.bench", "--rounds", "1", "--fraction", "0.1", "--data", str(arrays)]

@@ -197,7 +197,7 @@ def test_the_commands_of_a_page_run(page, clone):
                 lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
                 assert "cnn.val.accuracy" in shown
                 assert "wide" in shown
-                assert max(map(len, lines)) <= 120
+                assert max(map(len, lines)) <= 130
 
 
 @pytest.mark.extra

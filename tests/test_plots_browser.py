@@ -210,7 +210,9 @@ def test_the_report_fits(shape, open_page, kind):
     assert page.evaluate("document.activeElement.tagName") == ("DIV" if kind == "print" else "A")
 
 
-@pytest.mark.parametrize("kind", ["light", "dark", "phone"])
+@pytest.mark.parametrize(
+    "kind", ["dark", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("light", "phone"))]
+)
 def test_axe_finds_nothing_serious(shape, open_page, kind):
     if not AXE.exists():
         pytest.skip("no axe-core: npm ci --prefix tests")

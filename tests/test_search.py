@@ -117,7 +117,7 @@ def test_a_search_gives_a_recipe_per_model(searched):
     assert all("accuracy" not in trial["result"] for trial in trials), "the test set stays closed"
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_an_interrupted_search_continues_to_the_same_results(searched, tmp_path):
     copy = searched.copy_to(tmp_path / "copy")
     results = [f"studies/results/search_digits.{kind}" for kind in ("csv", "json")]

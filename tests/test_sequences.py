@@ -166,7 +166,7 @@ FAST = (("cnn", "sequences"), ("lstm", "images"), ("hybrid", "sequences"))
 @pytest.mark.parametrize(
     ("recipe", "kind"),
     [
-        pytest.param(recipe, kind, marks=[] if (recipe, kind) in FAST else pytest.mark.extra)
+        pytest.param(recipe, kind, marks=[] if (recipe, kind) in FAST else pytest.mark.slow)
         for recipe in RECIPES
         for kind in ("images", "sequences")
     ],

@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
-import io
 import json
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +22,7 @@ from typing import Any
 from stages.common.cli import StageError, run
 from stages.common.git import git
 from stages.common.params import read_yaml
-from tools.review import stale_stages
+from tools.review import extract, stale_stages
 
 LOCK = Path("dvc.lock")
 
@@ -57,15 +54,6 @@ def main() -> None:
         git("checkout", "--", f"./{LOCK}")
         raise StageError(f"parameters or results changed for {', '.join(left)}; run `dvc repro`")
     print(f"recorded without running: {', '.join(stale)}. Commit dvc.lock with the code.")
-
-
-def extract(commit: str, paths: list[str], folder: Path) -> None:
-    """Write the files of a commit under `paths` to `folder`."""
-    there = git("ls-tree", "--name-only", commit, "--", *paths).splitlines()
-    command = ["git", "archive", "--format=tar", commit, "--", *there]
-    packed = subprocess.run(command, capture_output=True, check=True).stdout  # noqa: S603 -- no shell
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
 
 
 def check_recorded(lock: dict[str, Any], code: list[str], folder: Path, commit: str) -> None:

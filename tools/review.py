@@ -133,14 +133,25 @@ def common_commit(base: str) -> str:
 def read_commit(commit: str) -> Files:
     """Return the same as `read_files`, for a commit."""
     with tempfile.TemporaryDirectory() as folder:
-        found = git("ls-tree", "--name-only", commit, PARAMS, LOCK, "metrics", "plots").split()
-        git("archive", "--output", f"{folder}/all.tar", commit, *found)
-        with tarfile.open(f"{folder}/all.tar") as archive:
-            archive.extractall(folder, filter="data")
+        extract(commit, [PARAMS, LOCK, "metrics", "plots"], Path(folder))
         try:
             return read_files(Path(folder))
         except StageError as error:
             raise StageError(f"{commit[:7]}: {str(error).replace(f'{folder}/', '')}") from None
+
+
+def extract(commit: str, paths: Sequence[str], folder: Path) -> None:
+    """Write the files of a commit that are at or below `paths` to `folder`. Leaves links out."""
+    found = git("ls-tree", "--name-only", commit, "--", *paths).splitlines()
+    packed = folder / "commit.tar"
+    git("archive", "--output", str(packed), commit, "--", *found)
+    with tarfile.open(packed) as archive:  # before 3.11.4, Python's extractall has no filters
+        for member in archive:
+            if member.isfile():
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(archive.extractfile(member).read())
+    packed.unlink()
 
 
 def read_files(folder: Path) -> Files:
