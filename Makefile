@@ -39,7 +39,7 @@ test: $(TESTED)  ## check style and run the fast tests (5 minutes)
 	@$(PYTEST)
 
 test-all: $(ALL_TESTED)  ## check style and run all tests that are not marked slow
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -n 3 -m "not slow"
 
 lint: $(VENV)/installed-tests  ## check style and formatting
 	@ruff check

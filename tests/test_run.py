@@ -47,9 +47,11 @@ def test_a_run_ends_with_the_answer_and_leaves_the_project_as_it_was(ran):
 
 def test_the_next_commands_use_the_committed_settings(ran):
     assert stages_run(ran.dvc("repro", "--dry")) == []
-    params = ran.module("tools.run_dataset", "digits", "-S", "epochs=2").stdout
-    assert stages_run(params) == []  # nothing to do, but the answer is printed again
-    assert "**digits**: " in params
+    recorded = ran.read("runs/digits/dvc.lock")
+    again = ran.module("tools.run_dataset", "digits", "-S", "epochs=2").stdout
+    assert ran.read("runs/digits/dvc.lock") == recorded
+    assert stages_run(again) == []  # nothing to do, but the answer is printed again
+    assert "**digits**: " in again
 
 
 def test_a_changed_setting_reruns_only_its_stages(ran):
