@@ -4,6 +4,7 @@ DATASET ?= digits
 PYTHON ?= python3
 BASE ?= main
 STUDY ?= comparison
+WORKERS ?= 3
 
 # macOS has make 3.81. With its default shell it starts simple commands itself and then ignores the
 # PATH that is exported below.
@@ -17,7 +18,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALL = uv pip install --python $(VENV)/bin/python --require-hashes -r
 COMPILE = uv pip compile -q --universal --generate-hashes --python-version 3.11 \
 	--fork-strategy fewest --no-header --upgrade -o requirements.txt requirements.in
-PYTEST = python -m pytest -n 2 --dist loadfile
+PYTEST = python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 TESTED = $(VENV)/installed $(VENV)/installed-tests $(VENV)/installed-studies lint
 ALL_TESTED = $(TESTED) $(VENV)/installed-demo
 
@@ -39,7 +40,7 @@ test: $(TESTED)  ## check style and run the fast tests (5 minutes)
 	@$(PYTEST)
 
 test-all: $(ALL_TESTED)  ## check style and run all tests that are not marked slow
-	@$(PYTEST) -n 3 -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-tests  ## check style and formatting
 	@ruff check

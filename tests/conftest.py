@@ -92,10 +92,18 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 
 
 @pytest.fixture(scope="module")
-def ray_turn(shared_folder: Path) -> Iterator[None]:
-    """Let one test file at a time run Ray: two would fight for two cores."""
-    with FileLock(shared_folder / "ray.lock"):
-        yield
+def ray_turn() -> None:
+    """Mark a test that runs Ray. One worker runs all of them: two would fight for two cores."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run the tests of a file. Start long files first, so that no worker idles."""
+    long = {item.path for item in items if item.get_closest_marker("extra")}
+    items.sort(key=lambda item: ("ray_turn" not in item.fixturenames, item.path not in long))
+    for item in items:
+        group = "ray" if "ray_turn" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
