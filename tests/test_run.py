@@ -54,8 +54,9 @@ def test_the_next_commands_use_the_committed_settings(ran):
     assert "**digits**: " in again
 
 
-def test_a_changed_setting_reruns_only_its_stages(ran):
-    done = ran.module("tools.run_dataset", "digits", "-S", "epochs=2", "-S", "lstm.units=9")
+def test_a_changed_setting_reruns_only_its_stages(ran, tmp_path):
+    copied = ran.copy_to(tmp_path / "copy")
+    done = copied.module("tools.run_dataset", "digits", "-S", "epochs=2", "-S", "lstm.units=9")
     assert stages_run(done.stdout) == ["train_lstm", "evaluate", "report"]
 
 
