@@ -24,6 +24,7 @@ def test_without_experiments_it_shows_the_work_tree_and_the_commit(pipeline):
     assert [re.split(r"  +", row.strip())[0] for row in rows] == ["work tree", "HEAD"]
 
 
+@pytest.mark.extra
 def test_experiments_show_what_they_changed_and_the_best_values(clone):
     clone.dvc("exp", "run", "-n", "wide", "-S", "lstm.units=16", **IDENTITY)
     clone.run("git", "checkout", "--quiet", ".")

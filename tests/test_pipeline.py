@@ -67,6 +67,7 @@ def test_the_run_cache_restores_everything(clone):
     assert "up to date" in clone.dvc("status", "dvc.yaml")
 
 
+@pytest.mark.extra
 def test_an_experiment_changes_comparable_figures_only(clone):
     """`dvc metrics diff` has at most 32 rows, nested by model, and no seconds."""
     done = clone.run("dvc", "exp", "run", "-S", "lstm.units=16", **IDENTITY)

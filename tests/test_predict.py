@@ -305,6 +305,7 @@ def command(monkeypatch, capsys) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.extra
 def test_pictures_of_any_size_and_tone_get_their_classes(learned, command, digits, tmp_path):
     paths = []
     for i, image in enumerate(digits[0][:6]):
@@ -341,6 +342,7 @@ def answers(learned: Project, pictures: list[np.ndarray]) -> np.ndarray:
     return probabilities(model, np.stack(pictures)).argmax(axis=1)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("case", CASES)
 def test_the_trained_model_recognizes_digits_in_photos(learned, digits, case):
     """Thin strokes look less like scikit-learn's digits, which are coarse."""
@@ -486,6 +488,7 @@ def test_a_missing_model_ends_in_one_line(clone, digits, tmp_path):
     assert "data/models/cnn.keras" in done.stderr
 
 
+@pytest.mark.extra
 def test_the_model_of_a_run_is_used_from_its_folder(clone, digits):
     drawn(paper(), strokes(digits[0][0], 300)).save(clone.path("one.png"))
     here = clone.module("tools.predict", "cnn", "one.png").stdout

@@ -54,12 +54,14 @@ def test_the_next_commands_use_the_committed_settings(ran):
     assert "**digits**: " in again
 
 
+@pytest.mark.extra
 def test_a_changed_setting_reruns_only_its_stages(ran, tmp_path):
     copied = ran.copy_to(tmp_path / "copy")
     done = copied.module("tools.run_dataset", "digits", "-S", "epochs=2", "-S", "lstm.units=9")
     assert stages_run(done.stdout) == ["train_lstm", "evaluate", "report"]
 
 
+@pytest.mark.extra
 def test_it_runs_in_an_unpacked_zip_without_git_on_a_users_file(project, make_npz):
     """The file's path is relative to the project."""
     shutil.move(make_npz(side=(28, 28)), project.path("data/raw/my.npz"))

@@ -159,14 +159,17 @@ RECIPES = {  # every value of every choice occurs; `tests/test_models.py` builds
     "hybrid, convlstm, mean": {"hybrid.kind": "convlstm", "hybrid.pool": "mean",
                                "hybrid.head": "average"},
 }  # fmt: skip
-FAST = (("cnn", "sequences"), ("lstm", "images"), ("hybrid", "sequences"))
+INTERRUPTED = {  # the others run at night
+    ("hybrid", "sequences"): [], ("lstm", "images"): pytest.mark.extra,
+    ("cnn", "sequences"): pytest.mark.extra,
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("recipe", "kind"),
     [
-        pytest.param(recipe, kind, marks=[] if (recipe, kind) in FAST else pytest.mark.slow)
+        pytest.param(recipe, kind, marks=INTERRUPTED.get((recipe, kind), pytest.mark.slow))
         for recipe in RECIPES
         for kind in ("images", "sequences")
     ],
