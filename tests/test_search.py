@@ -26,37 +26,29 @@ TINY_SEARCH = {
 }  # fmt: skip
 
 
-def trained(
-    number: int, accuracy: float, seconds: float = 10, loss: float = 0.1, **more
-) -> Trained:
-    result = {"val_accuracy": accuracy, "val_loss": loss, "train_seconds": seconds}
-    return Trained(number, "cnn", {}, more.get("seed", 1), more.get("key", str(number)), result)
+def trained(number: int, accuracy: float, key: str = "") -> Trained:
+    return Trained(number, "cnn", {}, 1, key or str(number), {"val_accuracy": accuracy})
 
 
 def test_the_best_trials_are_distinct_and_none_diverged():
     diverged = Trained(5, "cnn", {}, 1, "5", None)
-    found = [
-        trained(1, 0.97), trained(2, 0.98, loss=0.3), trained(3, 0.98, loss=0.2),
-        trained(4, 0.98, loss=0.2, key="3"), diverged,
-    ]  # fmt: skip
-    assert [each.number for each in best(found, 3)] == [3, 2, 1]
+    found = [trained(1, 0.97), trained(2, 0.98), trained(3, 0.98), trained(4, 0.98, "3"), diverged]
+    assert [each.number for each in best(found, 3)] == [2, 3, 1]
     assert len(best(found, 9)) == 3
 
 
-def test_the_best_mean_wins_but_a_tie_goes_to_the_fastest():
-    clear = [
-        trained(n, a, s) for n, a, s in [(1, 0.99, 9), (1, 0.992, 9), (2, 0.98, 1), (2, 0.981, 1)]
-    ]
-    assert choose(clear)["chosen"] == 1
-    assert choose(clear)["tied"] == [1]
-    # the standard error of trial 1 is 0.001: trial 2 ties, trial 3 does not
-    second, third = [(0.9895, 5), (0.9915, 7)], [(0.98, 1), (0.99, 1)]
-    more = [trained(n, *each) for n, pair in ((2, second), (3, third)) for each in pair]
-    found = choose(clear[:2] + more)
-    assert (found["tied"], found["chosen"]) == ([1, 2], 2)
+def test_the_best_mean_wins_but_a_tie_goes_to_the_cheapest():
+    clear = [trained(n, accuracy) for n, accuracy in [(1, 0.99), (1, 0.992), (2, 0.98), (2, 0.981)]]
+    found = choose(clear, {1: 900, 2: 100})
+    assert (found["tied"], found["chosen"]) == ([1], 1)
+    # the standard error of trial 1 is 0.001: trials 2 and 4 tie, trial 3 does not
+    others = {2: (0.9895, 0.9915), 3: (0.98, 0.99), 4: (0.99, 0.9912)}
+    more = [trained(n, accuracy) for n, pair in others.items() for accuracy in pair]
+    found = choose(clear[:2] + more, {1: 900, 2: 500, 3: 100, 4: 500})
+    assert (found["tied"], found["chosen"]) == ([1, 2, 4], 4)
     assert found["finalists"][2]["val_accuracy_mean"] == pytest.approx(0.9905)
     assert found["finalists"][1]["val_accuracy_std"] == pytest.approx(0.002 / math.sqrt(2))
-    assert found["finalists"][2]["train_seconds_median"] == 6
+    assert found["finalists"][2]["multiply_adds"] == 500
 
 
 @pytest.mark.parametrize("dataset", SEARCH.today)

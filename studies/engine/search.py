@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from stages.common.cli import StageError, run
 from stages.common.files import read_json, write_csv, write_json
 from stages.common.overrides import with_overrides
 from stages.common.params import Count, Section, Seed, parse_params, read_yaml
+from stages.datasets.catalog import load_dataset
+from stages.training.runtime import choose_threads, configure
 from studies.engine import driver
 from studies.engine.__main__ import RESUME
 from studies.engine.cost import Cost, training_seconds
@@ -241,22 +242,39 @@ def estimate(search: Search, images: int) -> Cost:
 
 
 def best(trained: Sequence[Trained], count: int) -> list[Trained]:
-    """Return the `count` best distinct trials; equal accuracies in the order of their losses."""
+    """Return the `count` best distinct trials. Of equal accuracies, the earlier trial is better."""
     distinct = {each.key: each for each in reversed(trained) if each.result}
-    ranked = sorted(distinct.values(), key=lambda e: (-e.accuracy, e.result["val_loss"]))
-    return ranked[:count]
+    return sorted(distinct.values(), key=lambda e: (-e.accuracy, e.number))[:count]
 
 
-def choose(finals: Sequence[Trained]) -> dict[str, Any]:
+def multiply_adds(trial: Trial) -> int:
+    """Return the multiply-adds of one image's forward pass through a trial's model."""
+    configure(choose_threads(1, batch_size=1, batch_norm=False), trial.params.seed)
+    from stages.evaluation import counting
+    from stages.models import build
+
+    data = load_dataset(trial.params.dataset, trial.params.prepare)
+    shape = data.x_train.shape[1:]
+    return counting.inference(build(trial.model, shape, len(data.class_names), trial.section))
+
+
+def choose(finals: Sequence[Trained], costs: Mapping[int, int]) -> dict[str, Any]:
     """Choose among the finalists of a model.
+
+    Parameters
+    ----------
+    finals
+        All trainings of the finalists.
+    costs
+        The multiply-adds per image of each finalist, by trial number.
 
     Returns
     -------
     dict
         ``finalists``: for each trial number the mean and standard deviation of the validation
-        accuracy, and the median training time, over the seeds. ``tied``: the numbers of the trials
-        whose mean is within one standard error of the best one. ``chosen``: the number of the tied
-        trial with the shortest training time.
+        accuracy over the seeds, and ``multiply_adds``. ``tied``: the numbers of the trials whose
+        mean is within one standard error of the best one. ``chosen``: the number of the tied trial
+        with the fewest multiply-adds, and of several, the one with the best mean.
     """
     by_number: dict[int, list[Trained]] = {}
     for trained in finals:
@@ -264,12 +282,11 @@ def choose(finals: Sequence[Trained]) -> dict[str, Any]:
     finalists = {}
     for number, each in by_number.items():
         accuracies = np.array([trained.accuracy for trained in each])
-        seconds = [trained.result["train_seconds"] for trained in each if trained.result]
         finalists[number] = {
             "n": len(each),
             "val_accuracy_mean": float(accuracies.mean()),
             "val_accuracy_std": float(accuracies.std(ddof=1)),
-            "train_seconds_median": statistics.median(seconds) if seconds else None,
+            "multiply_adds": costs[number],
         }
     first = max(finalists.values(), key=lambda entry: entry["val_accuracy_mean"])
     error = first["val_accuracy_std"] / first["n"] ** 0.5
@@ -278,7 +295,7 @@ def choose(finals: Sequence[Trained]) -> dict[str, Any]:
         for number, entry in finalists.items()
         if entry["val_accuracy_mean"] >= first["val_accuracy_mean"] - error
     ]
-    chosen = min(tied, key=lambda number: finalists[number]["train_seconds_median"])
+    chosen = min(tied, key=lambda n: (costs[n], -finalists[n]["val_accuracy_mean"]))
     return {"finalists": finalists, "tied": tied, "chosen": chosen}
 
 
@@ -321,7 +338,14 @@ def write_results(
     write_csv(name.with_suffix(".csv"), rows)
     chosen = {}
     for model, trials in found.items():
-        choice = choose([trained for trained in finals if trained.model == model])
+        own = [trained for trained in finals if trained.model == model]
+        costs = {
+            trained.number: multiply_adds(
+                planned(search, dataset, model, trained.choice, trained.seed)
+            )
+            for trained in own
+        }
+        choice = choose(own, costs)
         settings = recipe(search, model, trials[choice["chosen"] - 1].choice)
         chosen[model] = {
             "trials": len(trials), **choice, "recipe": settings,
