@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.arrays import read_manifest, read_split
-from stages.common.cli import run_stage
 from stages.common.files import write_json
 from stages.common.git import commit
 from stages.common.params import ENSEMBLE, load_params
+from stages.common.watched import run_stage
 from stages.evaluation.outputs import PREDICTIONS, write_scores
 from stages.training.runtime import choose_threads, configure
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.arrays import PREPARED
-from stages.common.cli import run_stage
 from stages.common.files import temporary_folder, write_json
 from stages.common.params import load_params
+from stages.common.watched import run_stage
 from stages.datasets.catalog import load_dataset
 from stages.datasets.checks import WARNING, check, contact_sheet
 from stages.datasets.own_data import untracked_note

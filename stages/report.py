@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from stages.common.cli import run_stage
 from stages.common.files import write_csv, write_text
 from stages.common.overrides import exp_run_command
 from stages.common.params import load_params
+from stages.common.watched import run_stage
 from stages.reporting.facts import drawings, headline, images, inside, read_results, references
 from stages.reporting.page import draw
 from stages.reporting.table import REPORT, RESULTS

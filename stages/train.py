@@ -11,20 +11,20 @@ continues after its last complete epoch, with the same final bytes. Does not ope
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from stages.common.arrays import read_manifest, read_split
-from stages.common.cli import run_stage
 from stages.common.files import write_csv, write_json
 from stages.common.params import load_params, model_names
+from stages.common.watched import run_stage
 from stages.training.session import Row, train_model
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
 
 
-def main() -> None:
+def main() -> Callable[[], None]:
     parser = argparse.ArgumentParser(description="Train one model on the prepared data.")
     parser.add_argument("model", choices=model_names())
     name = parser.parse_args().model
@@ -55,7 +55,7 @@ def main() -> None:
             **training.timing(),
         },
     )
-    training.checkpoint.remove()  # now `dvc repro --force` trains again
+    return training.checkpoint.remove  # then `dvc repro --force` trains again
 
 
 def write_history(name: str, history: Sequence[Row]) -> None:

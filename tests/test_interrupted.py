@@ -191,7 +191,7 @@ LIBRARIES = {  # what libraries do with a Ctrl-C during their import
 }
 STAGE = """
 import os, signal, time
-from stages.common.cli import run_stage
+from stages.common.watched import run_stage
 
 def press():
     os.kill(os.getpid(), signal.SIGINT)

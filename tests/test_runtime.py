@@ -58,7 +58,7 @@ def configure(path: Path, after: str = "") -> subprocess.CompletedProcess[str]:
     """Call `configure` in a new process, whose `keras` comes from a folder if there is one."""
     script = f"""
 import sys
-sys.argv = ["-m"]  # as while `python -m` imports the package
+sys.orig_argv = ["python", "-m", "tools.predict"]  # as if started so
 sys.path[:0] = [{str(path)!r}, {str(ROOT)!r}]
 import stages
 from stages.training.runtime import Threads, configure

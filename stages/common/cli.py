@@ -9,19 +9,19 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
-FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+FULL = (errno.EDQUOT, errno.ENOSPC)
 NEARLY_FULL = 2**24  # bytes of free disk space below which a failed write means a full disk
 MAX_MESSAGE = 1000  # characters
 INTERRUPTED = 130  # exit status after Ctrl-C (128 + SIGINT)
+MEMORY = "error: not enough memory; close other programs, or use fewer or smaller images"
 AGAIN = "interrupted; run the same command to start again"
 RESUME = (  # of the pipeline
     "interrupted; run the same command again to continue. `dvc repro` keeps finished stages, and "
     "a training continues after its last complete epoch"
 )
-STAGES = Path(__file__).parents[1]
+OURS = ("stages", "tools", "studies", "benchmarks")  # packages whose modules are commands
 IMPORTING = "<frozen importlib"  # prefix of the file names of Python's import system
 
 
@@ -44,7 +44,8 @@ def one_line(error: object) -> str:
 
 
 def run(main: Callable[[], None], resume: str = AGAIN) -> None:
-    """Call `main`. On a `StageError` or a system error, print one line and exit with status 1.
+    """Call `main`. On a `StageError`, a system error or a lack of memory, print one line and exit
+    with status 1.
 
     On Ctrl-C, print `resume` instead: it says what is kept and how to continue. Characters that
     the terminal cannot encode are printed as escapes.
@@ -59,39 +60,11 @@ def run(main: Callable[[], None], resume: str = AGAIN) -> None:
         where = f"{error.filename}: " if error.filename else ""
         hint = "; the disk is full" if disk_is_full(error) else ""
         sys.exit(f"error: {one_line(f'{where}{error.strerror or error}{hint}')}")
+    except MemoryError:
+        sys.exit(MEMORY)
     except KeyboardInterrupt:
         print(resume, file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def run_stage(main: Callable[[], None]) -> None:
-    """Run the main function of a pipeline stage as `run` does; fail if its code was edited.
-
-    DVC computes the digests of the code when a stage ends (DVC issue 11058). So it would record
-    the new code with results of the old code.
-    """
-
-    def watched() -> None:
-        before = source_files()
-        main()
-        after = source_files()
-        used = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-        folders = [Path(name).parent for name in used if name]
-        for path in sorted(before.keys() | after.keys()):
-            is_used = str(path) in used or (path.suffix != ".py" and path.parent.parent in folders)
-            if is_used and before.get(path) != after.get(path):
-                raise StageError(
-                    f"{path.relative_to(STAGES.parent)} was edited while this stage ran, so "
-                    "dvc.lock would record new code with old results; run the same command again"
-                )
-
-    run(watched, RESUME)
-
-
-def source_files() -> dict[Path, bytes]:
-    """Return the source files and templates in `stages/` with their contents."""
-    kinds = (".py", ".css", ".js", ".jinja")
-    return {path: path.read_bytes() for path in STAGES.rglob("*") if path.suffix in kinds}
 
 
 def disk_is_full(error: OSError) -> bool:
@@ -103,11 +76,18 @@ def disk_is_full(error: OSError) -> bool:
 def handle_ctrl_c() -> None:
     """Make Ctrl-C end a command with one line, also while it imports its libraries.
 
-    Only commands started as `python -m …` are changed. A program or notebook that imports our
+    Only our commands, started as `python -m …`, are changed. A program or notebook that imports our
     modules keeps its own handler.
     """
-    if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    ours = command().split(".")[0] in OURS
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+
+
+def command() -> str:
+    """Return the module that this process runs with `python -m`, or ""."""
+    _, _, words = "\n".join(sys.orig_argv).partition("\n-m\n")
+    return words.split("\n")[0]
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:
@@ -116,8 +96,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     During an import an exception can get lost: Python ignores exceptions in import callbacks, and
     libraries mistake them for a missing optional dependency.
     """
-    stage = any(word.startswith("stages.") for word in sys.orig_argv)
-    importing, resume = False, RESUME if stage else AGAIN
+    importing, resume = False, RESUME if command().startswith("stages.") else AGAIN
     while frame:
         importing |= frame.f_code.co_filename.startswith(IMPORTING)
         if frame.f_code is run.__code__:

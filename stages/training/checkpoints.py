@@ -119,7 +119,7 @@ class Checkpoint:
 def code_digest(model: str) -> str:
     """Return the SHA-256 of the source files that a training of `model` runs."""
     folders, files = ("common", "training", "models/shared"), ("train", "models/__init__")
-    modules = [path for folder in folders for path in (STAGES / folder).glob("*.py")]
+    modules = [path for folder in folders for path in (STAGES / folder).glob("[!.]*.py")]
     modules += [STAGES / f"{name}.py" for name in (*files, f"models/{model}")]
     digest = DIGEST()
     for path in sorted(modules):
