@@ -48,7 +48,8 @@ def main() -> None:
     seconds: dict[tuple[str, str], list[dict[str, float]]] = {row: [] for row in rows}
     facts: dict[tuple[str, str], dict[str, Any]] = {row: {} for row in rows}
     for number in range(arguments.rounds):
-        rates.append(measure([sys.executable, "benchmarks/matmul.py"])["gflops"])
+        peak = measure([sys.executable, "benchmarks/matmul.py"])
+        rates.append(peak["gflops"])
         turn = number % len(sides)
         for row in rows:
             taken = {}
@@ -69,6 +70,7 @@ def main() -> None:
         "dataset": manifest["dataset"],
         "batch_size": params.train.batch_size,
         "rounds": arguments.rounds,
+        "matmul_blas": peak["blas"],
         "matmul_gflops": round(gflops, 1),
         "matmul_gflops_range": [round(min(rates), 1), round(max(rates), 1)],
         "rows": found,

@@ -2,7 +2,8 @@
 
     python benchmarks/matmul.py
 
-Prints a JSON object.
+Prints a JSON object with `gflops` and `blas`, the kind of processor for which OpenBLAS multiplies.
+It may be an older kind than this machine's: `OPENBLAS_CORETYPE` sets it.
 """
 
 import json
@@ -10,6 +11,7 @@ import statistics
 import time
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 SIDE = 4096
 
@@ -20,4 +22,6 @@ for _ in range(5):
     started = time.perf_counter()
     a @ a
     seconds.append(time.perf_counter() - started)
-print(json.dumps({"gflops": 2 * SIDE**3 / statistics.median(seconds) / 1e9}))
+gflops = 2 * SIDE**3 / statistics.median(seconds) / 1e9
+blas = next((each["architecture"] for each in threadpool_info() if "architecture" in each), "")
+print(json.dumps({"gflops": gflops, "blas": blas}))

@@ -57,6 +57,7 @@ def test_a_short_benchmark_measures_every_side(arrays, tmp_path):
     result = json.loads(output.read_text())
     assert {row["model"] for row in result["rows"]} == set(model_names())
     assert result["matmul_gflops"] > 1
+    assert result["matmul_blas"]
     for row in result["rows"]:
         assert row["ours_seconds"] > 0
         ratio = row["keras_seconds"] / row["ours_seconds"]

@@ -33,17 +33,17 @@ def run_queue(project: Project, setting: str, experiments: int) -> str:
     finally:
         project.dvc("queue", "stop", "--kill", status=None)
         for process in processes(project):
-            process.kill()
+            if "queue-worker" in (process.info["cmdline"] or ()):
+                process.kill()
     return tasks
 
 
 def processes(project: Project) -> list[psutil.Process]:
-    """Return the queue's workers that run in a project."""
+    """Return the processes that run in a project or in its copies for experiments."""
     return [
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cwd"] == str(project.folder)
-        and "queue-worker" in (process.info["cmdline"] or ())
+        if Path(process.info["cwd"] or "/").is_relative_to(project.folder)
     ]
 
 

@@ -189,6 +189,7 @@ def test_thirty_kills_do_not_change_the_results_of_a_study(nodes, project):
             assert driver.returncode in (0, 1, -signal.SIGKILL), driver.communicate()[0]
             for file in finished(project)[:6] if driver.returncode == 0 else ():
                 file.unlink()  # more work
+            driver.communicate()
             driver = start(project, path, nodes)
         elif left[-1] == "driver":
             driver.kill()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import Project
 
-from tools.recommit import meaning
+from tools.recommit import changed_files, meaning
 
 LOOP, CNN = "stages/training/loop.py", "stages/models/cnn.py"
 
@@ -52,3 +54,13 @@ def test_parameters_and_code_that_was_never_recorded_are_refused(clone):
     assert "changes that are not committed" in recommit(clone, 1)
     clone.commit("a lock that does not record its code")
     assert f"does not record that commit's {CNN} for train_cnn" in recommit(clone, 1)
+
+
+def test_code_that_python_cannot_read_counts_as_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recorded").mkdir()
+    for name, now, then in [("same", "x = 1  # one", "x = 1"), ("broken", "x = (", "x = 1")]:
+        Path(f"{name}.py").write_text(now, encoding="utf-8")
+        Path(f"recorded/{name}.py").write_text(then, encoding="utf-8")
+    code = ["same.py", "broken.py"]
+    assert list(changed_files(code, Path("recorded"))) == ["broken.py"]

@@ -261,7 +261,7 @@ def test_a_larger_grid_runs_what_is_new_and_reports_a_failure(killed, tmp_path):
     assert "2 attempts" in missing
     log = killed.path(missing.split("; ")[-1].removesuffix(")"))
     assert "Traceback" in log.read_text(encoding="utf-8")
-    assert error == "error: 1 of 6 trials are missing; run the study again"
+    assert error == "error: 1 of 6 trials are missing; run the same command again"
     now = finished(killed)
     assert {path: now[path] for path in before} == before
     assert len(rows(killed)) == len(now) == 5

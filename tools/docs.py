@@ -273,7 +273,9 @@ def epoch_times() -> str:
     ]  # fmt: skip
     heads = "model|precision|>ours, s|>Keras, s|>PyTorch, s|>Keras / ours|>PyTorch / ours"
     peak = "{:.0f} ({:.0f} to {:.0f})".format(found["matmul_gflops"], *found["matmul_gflops_range"])
-    return f"{machine(found)} Peak: {peak} GFLOP/s.\n\n" + table(f"{heads}|>fraction of peak", rows)
+    blas = f" with OpenBLAS for {found['matmul_blas']}" if "matmul_blas" in found else ""
+    text = f"{machine(found)} Peak: {peak} GFLOP/s{blas}.\n\n"
+    return text + table(f"{heads}|>fraction of peak", rows)
 
 
 def machine(found: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.cli import StageError, run
+from stages.common.files import write_bytes
 from stages.common.git import git
 from stages.common.params import read_yaml
 from tools.review import extract, stale_stages
@@ -49,10 +50,17 @@ def main() -> None:
                 f"more than comments changed since {commit[:7]} in {', '.join(changed)}; "
                 "run `dvc repro`"
             )
-    record(stale, code)
-    if left := stale_stages():
-        git("checkout", "--", f"./{LOCK}")
-        raise StageError(f"parameters or results changed for {', '.join(left)}; run `dvc repro`")
+    before = LOCK.read_bytes()
+    try:
+        record(stale, code)
+        left = stale_stages()
+        if left:
+            raise StageError(
+                f"parameters or results changed for {', '.join(left)}; run `dvc repro`"
+            )
+    except BaseException:  # Ctrl-C, too, must not leave half of the digests
+        write_bytes(LOCK, before)
+        raise
     print(f"recorded without running: {', '.join(stale)}. Commit dvc.lock with the code.")
 
 
@@ -105,8 +113,11 @@ def changed_files(code: list[str], folder: Path) -> Iterator[str]:
 
 
 def meaning(source: bytes) -> str:
-    """Return the syntax tree of Python code as text, without docstrings."""
-    tree = ast.parse(source)
+    """Return the syntax tree of Python code as text, without docstrings; or else the code."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return repr(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
             ast.get_docstring(node, clean=False) is not None

@@ -90,6 +90,7 @@ def verify(folder: Path, params: dict[str, Any], *, two_runs: bool) -> bool:
         return print_files(fingerprints(first), fingerprints(second))
     print(f"{commit}: running a fresh clone; it must give the committed results")
     committed, rebuilt = clone(folder / "committed"), clone(folder / "rebuilt", params)
+    read_csv(committed / RESULTS)  # before hours of training: is there something to compare with?
     reproduce(rebuilt)
     return against_committed(committed, rebuilt)
 

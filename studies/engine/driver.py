@@ -241,9 +241,16 @@ def write_results(
     print(f"wrote {RESULTS / name}.csv, .json, .html and .png")
 
 
-def report_missing(jobs: Sequence[Job], failures: Mapping[str, Outcome]) -> None:
-    """Print which trials are missing and why, and raise StageError if there are any."""
-    lost = [job for job in jobs if not path_of(job.key).exists()]
+def report_missing(
+    jobs: Sequence[Job], failures: Mapping[str, Outcome], allowed: str = ""
+) -> None:
+    """Print which trials are missing and why, and raise StageError if there are any.
+
+    A trial may be missing if its error contains `allowed`.
+    """
+    errors = {key: outcome.error for key, outcome in failures.items()}
+    fine = {key for key, error in errors.items() if allowed and allowed in error}
+    lost = [job for job in jobs if job.key not in fine and not path_of(job.key).exists()]
     for job in lost:
         path = path_of(job.key)
         if outcome := failures.get(job.key):
@@ -252,4 +259,6 @@ def report_missing(jobs: Sequence[Job], failures: Mapping[str, Outcome]) -> None
             why = f"{path} has disappeared since the study started"
         print(f"missing: {job_text(job)}: {why}", file=sys.stderr)
     if lost:
-        raise StageError(f"{len(lost)} of {len(jobs)} trials are missing; run the study again")
+        raise StageError(
+            f"{len(lost)} of {len(jobs)} trials are missing; run the same command again"
+        )

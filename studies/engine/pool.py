@@ -94,6 +94,8 @@ def connected(store_bytes: int) -> Iterator[None]:
         try:
             start_ray(address, str(code), store_bytes)
             yield
+        except ray.exceptions.RayError as error:
+            raise StageError(f"Ray stopped working: {error_text(error)}") from None
         finally:
             ray.shutdown()
 
@@ -119,7 +121,7 @@ def start_ray(address: str, code: str, store_bytes: int) -> None:
         context = ray.init(
             **settings, runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False
         )
-    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises many types, also plain Exception
         failed = f"at {address} does not answer" if address else "does not start"
         raise StageError(f"Ray {failed}: {error_text(error)}") from None
     print(f"waiting for Ray's first worker, at most {WORKER_START:.0f} s", flush=True)

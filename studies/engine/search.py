@@ -216,13 +216,7 @@ def train_missing(
         if not yes and not done:
             estimate(search, images).confirm()
         failures = driver.run_missing(list(missing.values()), arrays, search.cpus, 0.0)
-        lost = [
-            job
-            for job in jobs
-            if not driver.path_of(job.key).exists()
-            and DIVERGED not in getattr(failures.get(job.key), "error", "")
-        ]
-        driver.report_missing(lost, failures)
+        driver.report_missing(jobs, failures, allowed=DIVERGED)
     return [
         Trained(number, model, choice, seed, job.key, result_of(job))
         for (number, model, choice, seed), job in zip(wanted, jobs, strict=True)
