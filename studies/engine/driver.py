@@ -241,9 +241,7 @@ def write_results(
     print(f"wrote {RESULTS / name}.csv, .json, .html and .png")
 
 
-def report_missing(
-    jobs: Sequence[Job], failures: Mapping[str, Outcome], allowed: str = ""
-) -> None:
+def report_missing(jobs: Sequence[Job], failures: Mapping[str, Outcome], allowed: str = "") -> None:
     """Print which trials are missing and why, and raise StageError if there are any.
 
     A trial may be missing if its error contains `allowed`.
