@@ -36,7 +36,7 @@ run: export DATASET := $(DATASET)
 run: $(VENV)/installed  ## run the pipeline on DATASET (digits, mnist, … or your data) in runs/; EPOCHS=30, SEED=3, SIZE=28
 	@python -m tools.run_dataset "$$DATASET" $(SETTINGS)
 
-test: $(TESTED)  ## check style and run the fast tests (5 minutes)
+test: $(TESTED)  ## check style and run the fast tests (5 to 8 minutes)
 	@$(PYTEST)
 
 test-all: $(ALL_TESTED)  ## check style and run all tests that are not marked slow
