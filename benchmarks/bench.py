@@ -22,12 +22,14 @@ from typing import Any
 from stages.common.arrays import PREPARED, read_manifest
 from stages.common.cli import StageError, run
 from stages.common.files import write_json
-from stages.common.params import Params, load_params
+from stages.common.overrides import flatten, with_overrides
+from stages.common.params import PARAMS_FILE, Params, parse_params, read_yaml
 from stages.training.runtime import choose_threads, configure
 from stages.training.session import processor
 
 ROWS = (("cnn", "float32"), ("cnn", "bfloat16"), ("lstm", "float32"), ("hybrid", "float32"))
 PEERS = Path("benchmarks/peers")
+SETTINGS = Path("benchmarks/settings.yaml")
 SIDES = ("ours", "keras", "torch")
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sides = SIDES if arguments.torch else SIDES[:2]
     manifest = checked_data(arguments.data)
-    params = load_params()
+    params = measured_params()
     needed = count_multiply_adds(manifest, params)
     rows = [row for row in ROWS if row[1] == "float32" or has_bfloat16()]
     rates: list[float] = []
@@ -57,7 +59,7 @@ def main() -> None:
                 facts[row][side] = measure(command(side, *row, arguments, params))
                 taken[side] = facts[row][side]["epochs"][-1]["seconds"]
             if facts[row]["ours"]["parameters"] != facts[row]["keras"]["parameters"]:
-                raise StageError(f"params.yaml has another {row[0]} than {PEERS}/keras_script.py")
+                raise StageError(f"{SETTINGS} has another {row[0]} than {PEERS}/keras_script.py")
             seconds[row].append(taken)
             shown = ", ".join(f"{side} {value:.1f} s" for side, value in taken.items())
             print(f"round {number + 1}/{arguments.rounds} {' '.join(row)}: {shown}", flush=True)
@@ -89,6 +91,12 @@ def machine() -> str:
     return f"{processor()}, {os.cpu_count()} cores"
 
 
+def measured_params(overrides: Mapping[str, Any] | None = None) -> Params:
+    """Return `params.yaml` with the benchmarks' own settings, and dotted `overrides`."""
+    document = with_overrides(read_yaml(PARAMS_FILE), flatten(read_yaml(SETTINGS)))
+    return parse_params(with_overrides(document, overrides or {}))
+
+
 def checked_data(folder: Path) -> dict[str, Any]:
     """Return the manifest of the prepared arrays in `folder`.
 
@@ -97,11 +105,11 @@ def checked_data(folder: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(folder)
     if manifest["image_shape"] != [28, 28, 1]:
-        raise StageError(f"{folder}: the peers' layers are for images of 28×28×1")
+        raise StageError(f"{folder}: the scripts in {PEERS} can only read images of 28×28×1")
     if folder == PREPARED and manifest["dataset"] != "mnist":
         raise StageError(
-            f"{folder} has {manifest['dataset']}, the benchmarks need mnist: run "
-            "`git checkout params.yaml` and `dvc repro prepare`, or name arrays with --data"
+            f"{folder} has {manifest['dataset']}, the benchmarks need mnist: set `dataset: mnist` "
+            "in params.yaml and run `dvc repro prepare`, or give another folder with --data"
         )
     return manifest
 

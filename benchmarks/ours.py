@@ -2,17 +2,17 @@
 
     python -m benchmarks.ours cnn data/prepared
 
-Uses `params.yaml`, with augmentation and learning-rate schedule, except for `--set`. Prints a JSON
-object with the seconds of each epoch, validation included. The first epoch builds the graph.
+Uses `settings.yaml`, with augmentation and learning-rate schedule, except for `--set`. Prints a
+JSON object with the seconds of each epoch, validation included. The first epoch builds the graph.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from benchmarks.bench import measured_params
 from stages.common.arrays import Arrays, read_split
-from stages.common.overrides import with_overrides
-from stages.common.params import PARAMS_FILE, model_names, parse_params, read_yaml
+from stages.common.params import model_names
 from stages.training.session import train_model
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     precision = "float32" if arguments.precision == "float32" else "mixed_bfloat16"
     overrides = {"epochs": arguments.epochs, "train.precision": precision} | arguments.set
-    params = parse_params(with_overrides(read_yaml(PARAMS_FILE), overrides))
+    params = measured_params(overrides)
     data = read_split("train", arguments.folder)
     n = round(len(data.y) * arguments.fraction)
     training = train_model(

@@ -13,12 +13,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from benchmarks import bench, time_to_accuracy
 from benchmarks import pipeline as around
-from benchmarks import time_to_accuracy
-from benchmarks.bench import command, measure
-from stages.common.overrides import flatten
-from stages.common.params import model_names
-from studies.engine.grid import read_study
+from benchmarks.bench import command, measure, measured_params
+from stages.common.params import model_names, read_yaml
 
 TORCH = ROOT / ".venv-torch/bin/python"
 HAS_TORCH = (ROOT / ".venv-torch/installed").exists()  # written at the end of the installation
@@ -73,6 +71,22 @@ def test_a_short_benchmark_measures_every_side(arrays, tmp_path):
             averages = 2 * (32 + 64)
             extra = {"cnn": -averages, "lstm": 4 * 128, "hybrid": 4 * 144 - averages}[row["model"]]
             assert row["parameters"]["torch"] == row["parameters"]["ours"] + extra
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TORCH, reason="make .venv-torch/installed installs JAX and PyTorch")
+def test_the_gpu_benchmark_measures_both_sides(arrays, tmp_path):
+    output = tmp_path / "gpu.json"
+    words = ["-m", "benchmarks.gpu", "--data", str(arrays), "--device", "cpu"]
+    words += ["--epochs", "2", "--runs", "2", "--fraction", "0.12"]  # two batches: 256, 51 images
+    command = [str(TORCH), *words, "--output", str(output)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(output.read_text())
+    assert [row["model"] for row in result["rows"]] == ["cnn", "lstm", "hybrid"]
+    for row in result["rows"]:
+        for figure in ("ours_seconds", "torch_seconds", "val_accuracy"):
+            median, smallest, largest = row[figure]
+            assert 0 <= smallest <= median <= largest
 
 
 @pytest.mark.extra
@@ -186,12 +200,17 @@ def test_a_ratio_needs_the_accuracy_in_every_round(monkeypatch):
     assert (not_always["share"], not_always["our_seconds"]) == (None, [2.0, None, 2.0])
 
 
-def test_the_short_recipe_was_searched():
-    study = read_study(ROOT / "studies/searches/cnn_2_epochs.yaml")
+def test_the_benchmarks_do_not_follow_the_recipes(monkeypatch):
+    """Whatever params.yaml says about layers and recipes, the benchmarks measure the same."""
+    document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    usual = measured_params()
+    for model in model_names():
+        changed = {"dropout": 0.45, "learning_rate": 0.5, "shift": 3, "batch_size": 32}
+        document[model] |= changed
+    document["lstm"]["units"] = [7]
+    monkeypatch.setattr(bench, "read_yaml", lambda path: document if path.name == "params.yaml"
+                        else read_yaml(path))  # fmt: skip
+    assert measured_params().models == usual.models
     (epochs,) = {epochs for _, epochs in time_to_accuracy.OURS["cnn"]}
-    assert study.grid[0]["epochs"] == [epochs]
-    searched = study.base | study.variants["batch 128"]
-    changed = time_to_accuracy.CHANGED["cnn"]
-    assert changed.keys() <= searched.keys()
-    committed = flatten(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-    assert {key: (committed | changed)[key] for key in searched} == searched
+    short = measured_params(time_to_accuracy.CHANGED["cnn"] | {"epochs": epochs})
+    assert (short.models["cnn"].learning_rate, short.epochs) == (0.006, 2)

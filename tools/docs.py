@@ -303,6 +303,21 @@ def time_to_accuracy() -> str:
     return f"{machine(found)}\n\n" + table(f"{heads}|>ours / reported", rows)
 
 
+def gpu() -> str:
+    found = read_json(Path("benchmarks/gpu.json"))
+    ranges = "{:.2f} ({:.2f} to {:.2f})"
+    rows = [
+        [NAMES[row["model"]],
+         *(ranges.format(*row[f"{side}_seconds"]) for side in ("ours", "torch")),
+         f"{row['compile_seconds']:.0f}", in_percent(row["val_accuracy"][0])]
+        for row in found["rows"]
+    ]  # fmt: skip
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    text = f"{found['device']}; {found['runs']} runs; {versions}.\n\n"
+    heads = "model|>ours, s|>PyTorch, s|>compilation, s|>validation accuracy, %"
+    return text + table(heads, rows)
+
+
 BLOCKS = {
     "results": results,
     "recurrent": recurrent,
@@ -313,6 +328,7 @@ BLOCKS = {
     "epoch-times": epoch_times,
     "around": around,
     "time-to-accuracy": time_to_accuracy,
+    "gpu": gpu,
 }
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/keras_script.py cnn data/prepared
 
-The layers are those of params.yaml, whose batch size and dropout `bench.py` passes; the optimizer
+The layers are those of settings.yaml, whose batch size and dropout `bench.py` passes; the optimizer
 is Keras's default Adam, without augmentation. Prints a JSON object with the seconds of each epoch,
 validation included. A warm-up builds the graph first.
 """

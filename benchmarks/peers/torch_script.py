@@ -2,9 +2,10 @@
 
     python benchmarks/peers/torch_script.py cnn data/prepared
 
-The layers are those of params.yaml, whose batch size and dropout `bench.py` passes; the optimizer
-is PyTorch's default Adam, without augmentation. Prints a JSON object with the seconds of each
-epoch, validation included. Some steps warm up first.
+The layers are those of settings.yaml, whose batch size and dropout `bench.py` passes; the optimizer
+is PyTorch's default Adam, without augmentation. On a GPU (`--device cuda`), the data stay on the
+card and products use TF32. Prints a JSON object with the seconds of each epoch, validation
+included. Some steps warm up first.
 """
 
 import argparse
@@ -21,10 +22,14 @@ parser.add_argument("folder", help="folder of the prepared arrays")
 parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
 parser.add_argument("--fraction", type=float, default=1.0, help="of the training set")
 parser.add_argument("--epochs", type=int, default=1)
+parser.add_argument("--device", default="cpu")
 parser.add_argument("--batch", type=int, default=256)
 parser.add_argument("--dropout", type=float, default=0.0)
 arguments = parser.parse_args()
 torch.manual_seed(1)
+device = torch.device(arguments.device)
+if device.type == "cuda":
+    torch.set_float32_matmul_precision("high")  # TF32
 
 
 def load(part):
@@ -33,7 +38,8 @@ def load(part):
     y = np.load(f"{arguments.folder}/y_{part}.npy").astype("int64")
     n = round(len(x) * arguments.fraction) if part == "train" else len(x)
     images = torch.from_numpy(x[:n].astype("float32") / 255).permute(0, 3, 1, 2)
-    return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(y[:n])
+    images = images.contiguous(memory_format=torch.channels_last)
+    return images.to(device), torch.from_numpy(y[:n]).to(device)
 
 
 (x_train, y_train), (x_val, y_val) = load("train"), load("val")
@@ -81,31 +87,31 @@ layers = {
     "lstm": lambda: rows(28, 128),
     "hybrid": lambda: [*convolutions(), *rows(5 * 64, 144)],
 }
-model = nn.Sequential(*layers[arguments.model]()).to(memory_format=torch.channels_last)
+model = nn.Sequential(*layers[arguments.model]()).to(device, memory_format=torch.channels_last)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 loss_of = nn.CrossEntropyLoss()
-autocast = torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16")
+autocast = torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16")
 
 
 def train(examples):
     """Train on the first `examples` images, in random order; return the mean loss."""
-    total = 0.0
+    total = torch.zeros((), device=device)
     model.train()
-    for chosen in torch.randperm(examples).split(arguments.batch):
+    for chosen in torch.randperm(examples, device=device).split(arguments.batch):
         optimizer.zero_grad()
         with autocast:
             loss = loss_of(model(x_train[chosen]), y_train[chosen])
         loss.backward()
         optimizer.step()
-        total += loss.item() * len(chosen)
-    return total / examples
+        total += loss.detach() * len(chosen)
+    return total.item() / examples
 
 
 def accuracy(x, y):
     model.eval()
     batches = zip(x.split(arguments.batch), y.split(arguments.batch), strict=True)
     with torch.no_grad(), autocast:
-        return sum((model(x).argmax(1) == y).sum().item() for x, y in batches) / len(y)
+        return sum((model(x).argmax(1) == y).sum() for x, y in batches).item() / len(y)
 
 
 train(min(len(y_train), 10 * arguments.batch))
@@ -117,4 +123,5 @@ for _ in range(arguments.epochs):
     seconds = time.perf_counter() - started
     epochs.append({"seconds": seconds, "loss": loss, "val_accuracy": val_accuracy})
 parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-print(json.dumps({"epochs": epochs, "examples": len(y_train), "parameters": parameters}))
+facts = {"epochs": epochs, "examples": len(y_train), "parameters": parameters}
+print(json.dumps(facts | {"versions": {"torch": torch.__version__}}))
