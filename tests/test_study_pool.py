@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -183,6 +184,28 @@ def test_workers_that_do_not_start_are_reported_with_rays_reason(tmp_path, local
     )
 
 
+@pytest.mark.extra
+@pytest.mark.usefixtures("ray_turn")
+def test_a_node_that_stops_starting_workers_is_reported(tmp_path, local_python):
+    script, broken = tmp_path / "python", tmp_path / "broken"
+    script.write_text(
+        f"#!/bin/sh\nif [ -e '{broken}' ]; then echo 'no space left' >&2; exit 1; fi\n"
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    script.chmod(0o755)
+    done = local_python(
+        "from pathlib import Path\nfrom types import SimpleNamespace\n"
+        f"pool.sys = SimpleNamespace(executable={str(script)!r})\n"
+        "pool.PROBE_EVERY = 10.0\n"
+        f"def work(job, log):\n    Path({str(broken)!r}).touch()\n    return {{}}\n",
+        "for progress in pool.run_jobs(range(20), work, lambda job: []):\n"
+        "            if progress.stuck: return print(*progress.stuck)",
+        RAY_ADDRESS="",
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Ray starts no workers on node \w+: no space left\n$", done.stdout)
+
+
 def test_an_address_without_a_cluster_gives_one_line(local_python):
     done = local_python("", RAY_ADDRESS="127.0.0.1:9")
     assert done.returncode == 1
@@ -199,12 +222,14 @@ def test_without_ray_one_line_says_how_to_install_it(monkeypatch):
 
 @pytest.fixture
 def local_python(tmp_path):
-    """Return a function that changes `pool` and connects, in another process."""
+    """Return a function that changes `pool`, connects and runs `body`, in another process."""
 
-    def connect(changes: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def connect(
+        changes: str, body: str = "pass", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         code = (
             "from studies.engine import pool\nfrom stages.common.cli import run\n"
-            f"{changes}def main():\n    with pool.connected(0): pass\nrun(main)"
+            f"{changes}def main():\n    with pool.connected(0):\n        {body}\nrun(main)"
         )
         return subprocess.run(
             [sys.executable, "-c", code], cwd=pool.ROOT,

@@ -172,6 +172,8 @@ def run_missing(jobs: Sequence[Job], arrays: Arrays, cpus: int, gpus: float) -> 
                 ended += 1
                 ended_epochs += outcome.job.params["epochs"]
                 print(f"{clear}[{ended}/{len(jobs)}] {outcome_text(outcome)}", flush=True)
+            for line in progress.stuck:
+                print(f"{clear}{line}", flush=True)
             spent = time.monotonic() - started
             if clear or ended == len(jobs) or spent >= next_status:
                 next_status = spent + STATUS_EVERY

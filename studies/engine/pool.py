@@ -37,6 +37,7 @@ LOST_WORKERS = 3  # times that Ray itself restarts a job whose worker or node di
 QUEUED = 8  # jobs submitted beyond those that can run, so that a new node finds work at once
 POLL = 1.0  # seconds between two checks for finished jobs
 WORKER_START = 50.0  # seconds until the first worker must have started
+PROBE_EVERY = 120.0  # seconds between two checks that nodes still start workers
 NODE_WAIT, CLUSTER_WAIT = 5.0, 600.0  # seconds to wait for a node with room; clusters may grow
 STORE_MARGIN = 96 * 2**20  # bytes of the object store beyond the arrays
 # Set before Ray is imported. Without the first, Ray on Linux listens on the host's own address.
@@ -62,6 +63,7 @@ class Progress:
     waiting: int  # jobs without cores so far
     running: int  # jobs with cores
     ended: list[Outcome]  # of the jobs that ended since the previous `Progress`
+    stuck: list[str]  # for each node found to start no workers since then, a line that says why
 
 
 def has_ray() -> bool:
@@ -147,7 +149,8 @@ def check_reachable(address: str) -> None:
 
 def ray_reason(logs: Path) -> str:
     """Return the last line of Ray's error logs, or where to look for one."""
-    for path in [*logs.glob("raylet.err"), *sorted(logs.glob("worker-*.err"))]:
+    workers = sorted(logs.glob("worker-*.err"), key=lambda path: path.stat().st_mtime)
+    for path in [*logs.glob("raylet.err"), *reversed(workers)]:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         if lines := [line for line in lines if line.strip() and not line.startswith(":")]:
             return lines[-1]
@@ -180,6 +183,7 @@ def run_jobs(
     retries: Counter[str] = Counter()  # by node
     wait = CLUSTER_WAIT if os.environ.get("RAY_ADDRESS") else NODE_WAIT
     had_room = time.monotonic()
+    probes = Probes()
     ended: list[Outcome] = []
     while waiting or running:
         slots = job_slots(cpus, gpus)
@@ -201,7 +205,7 @@ def run_jobs(
             reference = remote.options(**options).remote(work, job, *stored[id(parts)][1])
             running[reference] = job, failed
         active = min(len(running), total)
-        yield Progress(len(waiting) + len(running) - active, active, ended)
+        yield Progress(len(waiting) + len(running) - active, active, ended, probes.stuck(slots))
         done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
         ended = []
         for reference in done:
@@ -212,7 +216,45 @@ def run_jobs(
                 waiting.appendleft((job, [*failed, outcome]))
             else:
                 ended.append(outcome)
-    yield Progress(0, 0, ended)
+    yield Progress(0, 0, ended, [])
+
+
+class Probes:
+    """Empty tasks, one per node at a time. A node where one does not run starts no workers.
+
+    Ray itself does not say so: it tries again for ever, and the jobs look as if they ran.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.pending: dict[str, Any] = {}  # reference by node
+        self.reported: set[str] = set()
+
+    def stuck(self, nodes: Collection[str]) -> list[str]:
+        """Check the probes if `PROBE_EVERY` seconds have passed, and send new ones to `nodes`.
+
+        Returns a line for each node that had no worker for its probe. A node is reported again only
+        after it has started a worker.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if time.monotonic() - self.started < PROBE_EVERY:
+            return []
+        self.started = time.monotonic()
+        _, late = ray.wait(list(self.pending.values()), num_returns=len(self.pending), timeout=0)
+        self.pending = {n: ref for n, ref in self.pending.items() if ref in late and n in nodes}
+        new = self.pending.keys() - self.reported
+        self.reported = set(self.pending)
+        probe = ray.remote(num_cpus=0, max_calls=1)(lambda: None)
+        for node in set(nodes) - self.pending.keys():
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            self.pending[node] = probe.options(scheduling_strategy=strategy).remote()
+        logs = {
+            node["NodeID"]: Path(node["RayletSocketName"]).parents[1] / "logs"
+            for node in ray.nodes()
+        }
+        return [f"Ray starts no workers on node {n}: {ray_reason(logs[n])}" for n in sorted(new)]
 
 
 def _attempt(work: Callable[..., dict[str, Any]], job: Any, *arrays: Any) -> dict[str, Any]:
