@@ -16,6 +16,7 @@ from studies.engine import search as engine
 from studies.engine.pool import has_ray
 from studies.engine.search import Search, Trained, best, choose
 
+RECORDED = ROOT / "studies/results"
 SEARCH = Search.model_validate(read_yaml(ROOT / engine.SEARCH))
 TINY_SEARCH = {
     "epochs": 1, "seed": 1, "trials": 3, "batch": 2, "finalists": 2, "finalist_seeds": [2, 3],
@@ -72,6 +73,43 @@ def test_architectures_have_about_as_many_parameters(model):
         counts.append(build(model, (28, 28, 1), 10, section).count_params())
     assert max(counts) <= 1.1 * counts[0]
     assert min(counts) >= 0.9 * counts[0]
+
+
+@pytest.mark.parametrize("dataset", [p.stem[7:] for p in RECORDED.glob("search_*.json")])
+def test_a_recorded_search_follows_from_its_own_accuracies(dataset, tmp_path, monkeypatch):
+    """The sampler proposes the recorded trials again, and the rules choose the recorded recipes."""
+    recorded = json.loads((RECORDED / f"search_{dataset}.json").read_text(encoding="utf-8"))
+    text = (RECORDED / f"search_{dataset}.csv").read_text(encoding="utf-8")
+    rows = {(r["model"], r["trial"], r["seed"]): r for r in csv.DictReader(io.StringIO(text))}
+    numbers = {}
+
+    def train(search, dataset, yes, wanted, done):  # noqa: ARG001
+        found = []
+        for number, model, choice, seed in wanted:
+            row = rows[model, str(number), str(seed)]
+            assert {key: row[key] for key in choice} == {k: str(v) for k, v in choice.items()}
+            numbers[model, *choice.values()] = str(number)
+            result = row["val_accuracy"] and {
+                key: float(row[key]) for key in ("val_accuracy", "val_loss", "train_seconds")
+            } | {"parameters": row["parameters"]}
+            found.append(Trained(number, model, choice, seed, row["key"], result or None))
+        return found
+
+    def multiply_adds(trial):
+        model, choice = trial
+        return recorded[model]["finalists"][numbers[model, *choice.values()]]["multiply_adds"]
+
+    monkeypatch.setattr(engine, "train_missing", train)
+    monkeypatch.setattr(engine, "planned", lambda *words: words[2:4])  # model and choice
+    monkeypatch.setattr(engine, "multiply_adds", multiply_adds)
+    monkeypatch.setattr(engine.driver, "RESULTS", tmp_path)
+    engine.find_recipes(SEARCH, dataset, yes=True)
+    assert (tmp_path / f"search_{dataset}.csv").read_text(encoding="utf-8") == text
+    again = json.loads((tmp_path / f"search_{dataset}.json").read_text(encoding="utf-8"))
+    for model in SEARCH.architectures:  # fANOVA's last digits may depend on the processor
+        shares = again[model].pop("importance")
+        assert shares == pytest.approx(recorded[model].pop("importance"), abs=1e-6)
+    assert again == recorded
 
 
 # --- a small search -----------------------------------------------------------------------
