@@ -20,10 +20,10 @@ TEXT = (ROOT / "docs/reviewing-and-sharing.md").read_text(encoding="utf-8")
 MODEL = "data/models/lstm.keras"
 
 
-def block(heading: str, position: int, language: str = "sh") -> str:
-    """Return a code block of a section."""
+def block(heading: str, position: int) -> str:
+    """Return a shell block of a section."""
     section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)[position]
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S)[position]
 
 
 def run(project: Project, commands: str, **words: str) -> str:
@@ -47,8 +47,8 @@ def test_a_teammate_gets_what_was_shared(pipeline, clone, tmp_path):
     pipeline.run("git", "clone", "--quiet", str(server), str(mate.folder))
 
     committed = author.path(MODEL).read_bytes()
-    once, experiment, version = re.split(
-        "^(?=dvc exp push|git tag)", block("Sharing", 0), flags=re.M
+    once, experiment, version, mates = re.split(
+        "^(?=dvc exp push|git tag|# A teammate)", block("Sharing", 0), flags=re.M
     )
     run(author, once, **{"s3://bucket/path": str(tmp_path / "storage")})
     author.run("dvc", "exp", "run", "-n", "wider", "-S", "lstm.units=[24]", **IDENTITY)
@@ -57,7 +57,7 @@ def test_a_teammate_gets_what_was_shared(pipeline, clone, tmp_path):
     run(author, experiment, EXPERIMENT="wider")
     run(author, version)
 
-    get_run, get_experiment, get_model = block("Sharing", 1).splitlines()
+    _, get_run, get_experiment, get_model = mates.splitlines()
     run(mate, get_run)
     assert mate.path(MODEL).read_bytes() == committed
     assert "up to date" in mate.dvc("status", "dvc.yaml")
@@ -84,20 +84,18 @@ def test_a_conflict_in_dvc_lock_is_solved_by_repro(work):
     assert "<<<<<<<" in work.read("dvc.lock")
     text = yaml.safe_dump(set_keys(work.document, ours | theirs), sort_keys=False)
     work.path("params.yaml").write_text(text, encoding="utf-8")
-    output = run(work, block("Sharing", 2))
+    output = run(work, block("Sharing", 1))
     assert re.findall(r"Running stage '(\w+)'", output) == ["evaluate", "report"]
     assert "up to date" in work.dvc("status", "dvc.yaml")
     assert not work.run("git", "status", "--short").stdout
     assert len(work.run("git", "log", "-1", "--format=%P").stdout.split()) == 2
 
 
-def test_the_gitlab_job_reviews_a_detached_checkout(branch, tmp_path):
-    text = block("Reviewing a change", -1, "yaml")
-    path = tmp_path / ".gitlab-ci.yml"
-    path.write_text(text, encoding="utf-8")
+def test_the_gitlab_job_reviews_a_detached_checkout(branch):
+    path = ROOT / "extras/gitlab-ci.yml"
     branch.run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.gitlab-ci",
                str(path))  # fmt: skip
-    job = yaml.safe_load(text)["review"]
+    job = yaml.safe_load(path.read_text(encoding="utf-8"))["review"]
     branch.path("README.md").write_text("# other\n", encoding="utf-8")
     branch.commit("readme")
     branch.run("git", "checkout", "--quiet", "--detach")
