@@ -39,6 +39,9 @@ LEFT_OUT = ("__pycache__", "*.pyc", "trials")  # not copied
 # Background jobs of a shell inherit an ignored SIGINT. Restore it: tests send it to children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Ray's workers run with a low priority, and would wait for the other tests.
+os.environ |= {"RAY_worker_niceness": "0"}
+
 CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens here, as on a machine without a network
 
 # The smallest run that uses every part of the pipeline. It sets every key that a test relies on,
@@ -160,6 +163,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "https_proxy": CLOSED_PORT,
         "http_proxy": CLOSED_PORT,
         "COLUMNS": "200",
+        "RAY_worker_niceness": "0",
     }
     # Matplotlib lists the fonts once per user, and prints a line if that takes long.
     subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], env=made, check=True)

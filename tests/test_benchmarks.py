@@ -99,7 +99,7 @@ def test_our_side_trains_with_the_settings_it_gets(arrays):
     assert wider - plain == 128 + 1 + 10  # one more unit: its weights, its bias, its outputs
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_the_stages_around_the_training_are_measured(clone):
     evaluated = measure([sys.executable, "-c", around.EVALUATE], clone.folder)["seconds"]
     assert evaluated > 0

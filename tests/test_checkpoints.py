@@ -36,7 +36,8 @@ RECIPES = {
     "lstm, stopping": {"epochs": 12, "train.early_stopping": 1, "train.schedule": "constant",
                        "train.optimizer": "sgd", "train.momentum": 0.0, "lstm.learning_rate": 5.0},
 }  # fmt: skip
-FAST = ("cnn, bfloat16", "lstm, stopping")
+MARKS = {"cnn, bfloat16": [], "lstm, stopping": pytest.mark.extra,
+         "hybrid, adamw": pytest.mark.extra}  # the others run at night  # fmt: skip
 FACTS = {"data": "digests"}
 
 
@@ -69,7 +70,7 @@ def train(tiny_document, tmp_path, monkeypatch) -> Callable[..., Training]:
 
 @pytest.mark.parametrize(
     "recipe",
-    [each if each in FAST else pytest.param(each, marks=pytest.mark.extra) for each in RECIPES],
+    [pytest.param(each, marks=MARKS.get(each, pytest.mark.slow)) for each in RECIPES],
 )
 def test_an_interrupted_training_ends_in_the_same_bytes(train, recipe):
     def result(training: Training) -> tuple:

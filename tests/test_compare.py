@@ -24,7 +24,7 @@ def test_without_experiments_it_shows_the_work_tree_and_the_commit(pipeline):
     assert [re.split(r"  +", row.strip())[0] for row in rows] == ["work tree", "HEAD"]
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_experiments_show_what_they_changed_and_the_best_values(clone):
     clone.dvc("exp", "run", "-n", "wide", "-S", "lstm.units=16", **IDENTITY)
     clone.run("git", "checkout", "--quiet", ".")
@@ -41,6 +41,7 @@ def test_experiments_show_what_they_changed_and_the_best_values(clone):
     assert names.index("HEAD") < names.index("wide"), "experiments of earlier commits stay"
 
 
+@pytest.mark.extra
 def test_a_damaged_table_of_results_gives_no_seconds(clone):
     for text in ("<<<<<<< ours\nmodel,train_seconds\n", "model,train_seconds\ncnn\n", "model\n\n"):
         clone.path("metrics/results.csv").write_text(text, encoding="utf-8")

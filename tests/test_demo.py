@@ -112,7 +112,12 @@ def by_finger(page: Page, places: Sequence[tuple[float, float]]) -> None:
     ("draw", "digits", "options"),
     [
         (by_mouse, "170", {"viewport": {"width": 1200, "height": 1000}}),
-        (by_finger, "7", {"viewport": {"width": 390, "height": 1000}, "has_touch": True}),
+        pytest.param(
+            by_finger,
+            "7",
+            {"viewport": {"width": 390, "height": 1000}, "has_touch": True},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_drawn_digits_are_recognized(served, browser, draw, digits, options):  # noqa: F811

@@ -40,7 +40,6 @@ SKIPPED = {
     "dvc exp run -S dataset=data/raw/my.npz": "trains for minutes; tests/test_tracking.py",
     "dvc queue start": "trains in the background; tests/test_trouble.py",
     "dvc queue logs": "needs an experiment from the queue; tests/test_trouble.py",
-    "dvc repro prepare": "needs MNIST; tests/test_benchmarks.py",
     "python -m studies.engine": "needs MNIST and Fashion-MNIST; tests/test_study.py",
     "python -m pytest": "runs other tests",
     "pip install": "needs a network",
@@ -49,6 +48,7 @@ SKIPPED = {
     "export RAY_ADDRESS": "needs SLURM",
     "srun ": "needs SLURM",
 }
+LONG = ("docs/comparing-experiments.md",)  # run at night
 OWN_TEST = "docs/reviewing-and-sharing.md"  # tests/test_sharing.py runs its commands
 
 
@@ -166,10 +166,10 @@ def write_pictures(project: Project) -> None:
     Image.fromarray(x[np.argmax(y == 3), :, :, 0]).save(project.path("your_picture.png"))
 
 
-@pytest.mark.extra
 @pytest.mark.parametrize(
     "page",
-    [page for page in TEXT
+    [pytest.param(page, marks=pytest.mark.slow if page in LONG else pytest.mark.extra)
+     for page in TEXT
      if page != OWN_TEST and any(not skipped(command) for command in commands(page))],
 )  # fmt: skip
 def test_the_commands_of_a_page_run(page, clone):
@@ -192,7 +192,7 @@ def test_the_commands_of_a_page_run(page, clone):
                 assert max(map(len, lines)) <= 130
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_a_model_is_added_as_documented(clone):
     clone.path("stages/models/gru.py").write_text(python_block("docs/adding-a-model.md"), "utf-8")
     params = yaml.safe_load(clone.read("params.yaml"))

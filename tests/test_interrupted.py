@@ -122,10 +122,13 @@ class Interrupted:
         assert "up to date" in self.project.dvc("repro")
 
 
+# The other stages are killed at night.
+KILLED = {"train_cnn": [], "train_lstm": pytest.mark.extra}
+
+
 @pytest.mark.parametrize(
     "stage",
-    [stage if stage == "train_cnn" else pytest.param(stage, marks=pytest.mark.extra)
-     for stage in OUTPUTS],
+    [pytest.param(stage, marks=KILLED.get(stage, pytest.mark.slow)) for stage in OUTPUTS],
 )  # fmt: skip
 def test_a_killed_stage_runs_again_to_the_same_bytes(pipeline, clone, stage):
     """One kill each; of a training after an epoch, so that it has a checkpoint."""

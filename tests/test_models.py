@@ -312,6 +312,7 @@ def test_a_model_that_could_not_be_loaded_is_refused_before_training(
         make_model("cnn")
 
 
+@pytest.mark.extra
 def test_a_branched_model_has_the_same_limits(make_model, monkeypatch):
     monkeypatch.setattr(blocks, "hidden_layer", lambda _: [keras.layers.Lambda(lambda x: x)])
     with pytest.raises(StageError, match=f"keras.layers.Lambda {NOT_ALLOWED}"):

@@ -52,6 +52,7 @@ def test_a_second_repro_has_nothing_to_do(pipeline):
     assert pipeline.run("git", "status", "--short").stdout == ""
 
 
+@pytest.mark.extra
 def test_the_run_cache_restores_everything(clone):
     """Without dvc.lock and data, DVC recognizes each stage by its inputs.
 

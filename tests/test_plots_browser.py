@@ -133,7 +133,12 @@ def project(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "revisions",
-    [(), ("HEAD~1",), ("HEAD", "HEAD~1", "HEAD~2", "HEAD~3"), ("HEAD~4",)],
+    [
+        (),
+        pytest.param(("HEAD~1",), marks=pytest.mark.slow),
+        ("HEAD", "HEAD~1", "HEAD~2", "HEAD~3"),
+        ("HEAD~4",),
+    ],
     ids=["one revision", "two", "four", "a revision with other tables"],
 )
 def test_dvc_draws_every_table_once(project, open_page, revisions, monkeypatch):

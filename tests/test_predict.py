@@ -139,6 +139,7 @@ def test_a_thin_line_is_as_bright_and_wide_as_a_thick_one():
     assert likeness(thin, thick) > 0.9
 
 
+@pytest.mark.extra
 def test_a_large_picture_is_read_like_a_small_one(digits):
     small, large = (
         read(drawn(paper(size=(size, 2 * size)), strokes(digits[0][0], size * 3 // 4)))
@@ -488,7 +489,7 @@ def test_a_missing_model_ends_in_one_line(clone, digits, tmp_path):
     assert "data/models/cnn.keras" in done.stderr
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_the_model_of_a_run_is_used_from_its_folder(clone, digits):
     drawn(paper(), strokes(digits[0][0], 300)).save(clone.path("one.png"))
     here = clone.module("tools.predict", "cnn", "one.png").stdout

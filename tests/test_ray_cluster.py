@@ -72,6 +72,7 @@ def connection(nodes):  # noqa: ARG001
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [3], indirect=True)
 @pytest.mark.usefixtures("connection")
 def test_jobs_that_fail_on_one_node_are_tried_again_on_all_others():

@@ -44,7 +44,7 @@ def test_a_comment_is_recorded_and_a_change_of_code_is_refused(clone):
     assert clone.read("dvc.lock") == lock
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_parameters_and_code_that_was_never_recorded_are_refused(clone):
     clone.set({"lstm.units": [4]})
     assert "parameters or results changed for train_lstm, evaluate, report" in recommit(clone, 1)

@@ -34,6 +34,7 @@ def ran(pipeline: Project, tmp_path_factory) -> Project:
     return made
 
 
+@pytest.mark.extra
 def test_a_run_ends_with_the_answer_and_leaves_the_project_as_it_was(ran):
     assert ran.run("git", "status", "--porcelain").stdout == ""
     end = ran.printed.split("**digits**: ")[1]
@@ -45,6 +46,7 @@ def test_a_run_ends_with_the_answer_and_leaves_the_project_as_it_was(ran):
     assert json.loads(ran.read("runs/digits/data/timing/cnn.json"))["epochs"] == 2
 
 
+@pytest.mark.extra
 def test_the_next_commands_use_the_committed_settings(ran):
     assert stages_run(ran.dvc("repro", "--dry")) == []
     recorded = ran.read("runs/digits/dvc.lock")
@@ -61,7 +63,7 @@ def test_a_changed_setting_reruns_only_its_stages(ran, tmp_path):
     assert stages_run(done.stdout) == ["train_lstm", "evaluate", "report"]
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_it_runs_in_an_unpacked_zip_without_git_on_a_users_file(project, make_npz):
     """The file's path is relative to the project."""
     shutil.move(make_npz(side=(28, 28)), project.path("data/raw/my.npz"))
@@ -107,6 +109,7 @@ def test_make_run_takes_a_folder_of_pictures_or_a_table(project, name, write):
     assert any("resized to 28×28" in note for note in manifest["notes"])
 
 
+@pytest.mark.extra
 def test_a_failed_run_ends_with_the_stages_own_line(project):
     done = project.module("tools.run_dataset", "mnist", status=None, https_proxy=CLOSED_PORT)
     assert done.returncode != 0

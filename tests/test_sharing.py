@@ -38,6 +38,7 @@ def run(project: Project, commands: str, **words: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_teammate_gets_what_was_shared(pipeline, clone, tmp_path):
     server = tmp_path / "server.git"
     pipeline.run("git", "clone", "--quiet", "--bare", str(pipeline.folder), str(server))
@@ -72,6 +73,7 @@ def test_a_teammate_gets_what_was_shared(pipeline, clone, tmp_path):
     assert elsewhere.path("cnn.keras").read_bytes() == cnn
 
 
+@pytest.mark.slow
 def test_a_conflict_in_dvc_lock_is_solved_by_repro(work):
     ours, theirs = {"lstm.units": [24]}, {"cnn.dense": 9}
     for changes, name in ((ours, "change"), (theirs, "theirs")):

@@ -40,6 +40,7 @@ def test_dvc_adds_files_in_subfolders_and_folders(clone, name):
     assert shown - {" M data/raw/.gitignore"} == {f"?? data/raw/{name}.dvc"}
 
 
+@pytest.mark.slow
 def test_own_data_are_tracked_from_the_first_run_to_a_teammate(clone, tmp_path):
     arrays = {"x": tiny_arrays()["x_train"], "y": tiny_arrays()["y_train"]}
     np.savez(clone.path(DATA), **arrays)

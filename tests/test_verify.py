@@ -188,7 +188,7 @@ def test_in_a_subfolder_the_whole_repository_is_cloned(pipeline, tmp_path, monke
         verify.clone(tmp_path / "clone", {"epochs": 6})
 
 
-@pytest.mark.extra
+@pytest.mark.slow
 def test_a_fresh_clone_gives_the_committed_bytes(clone, tmp_path):
     """The whole command, on a state that was made in another folder. A second call continues."""
     folder, rebuilt = tmp_path / "clones", clone.at(tmp_path / "clones/rebuilt")
