@@ -2,27 +2,22 @@
 
     python -m benchmarks.gpu
 
-This Python needs JAX and PyTorch for the GPU, Keras, h5py, joblib, Pydantic and ruamel.yaml, but no
-TensorFlow. Needs MNIST's prepared arrays (`dvc repro prepare`). Both sides keep the data on the
-card, and multiply in TF32. Writes `benchmarks/gpu.json`.
+This Python needs the packages in `requirements-gpu.txt`, built for the GPU, and no TensorFlow. The
+script needs MNIST's prepared arrays (`dvc repro prepare`). Both sides keep the data on the card and
+multiply in TF32. Writes `benchmarks/gpu.json`: seconds of each run, validation included.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.bench import PEERS, checked_data, measure, measured_params
+from benchmarks.bench import PEERS, ROWS, checked_data, measure, measured_params
 from stages.common.arrays import PREPARED
 from stages.common.cli import run
 from stages.common.files import write_json
-
-MODELS = ("cnn", "lstm", "hybrid")
 
 
 def main() -> None:
@@ -39,7 +34,7 @@ def main() -> None:
     epochs, runs = arguments.epochs, arguments.runs
     params = measured_params()
     rows = []
-    for model in MODELS:
+    for model in dict(ROWS):
         shared = [model, str(arguments.data), "--fraction", str(arguments.fraction)]
         ours = measure([
             sys.executable, "-m", "benchmarks.jax_training", *shared,
@@ -56,19 +51,14 @@ def main() -> None:
         rows.append({
             "model": model,
             "compile_seconds": round(ours["compile_seconds"], 1),
-            "ours_seconds": spread([run["seconds"] for run in ours["runs"]]),
-            "torch_seconds": spread(taken),
-            "val_accuracy": spread([run["val_accuracy"] for run in ours["runs"]], digits=4),
+            "ours_seconds": [round(run["seconds"], 2) for run in ours["runs"]],
+            "torch_seconds": [round(value, 2) for value in taken],
+            "val_accuracy": [round(run["val_accuracy"], 4) for run in ours["runs"]],
         })  # fmt: skip
         print(rows[-1], flush=True)
     facts = {"device": ours["device"], "epochs": epochs, "runs": runs}
     versions = ours["versions"] | torch["versions"]
     write_json(arguments.output, facts | {"versions": versions, "rows": rows})
-
-
-def spread(values: Sequence[float], digits: int = 2) -> list[Any]:
-    """Return median, smallest and largest of some values, rounded."""
-    return [round(f(values), digits) for f in (statistics.median, min, max)]
 
 
 if __name__ == "__main__":

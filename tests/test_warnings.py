@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 pytestmark = pytest.mark.extra
-STAGES = ("prepare", "train lstm", "evaluate", "report")
+STAGES = (
+    "evaluate",
+    *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("prepare", "train lstm", "report")),
+)
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [pytest.param(stage, marks=[] if stage == "evaluate" else pytest.mark.slow)
-     for stage in STAGES],
-)  # fmt: skip
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_prints_nothing_on_stderr(clone, stage):
     done = clone.stage(*stage.split(), PYTHONWARNINGS="always::ResourceWarning")
     assert done.stderr == ""

@@ -305,11 +305,9 @@ def time_to_accuracy() -> str:
 
 def gpu() -> str:
     found = read_json(Path("benchmarks/gpu.json"))
-    ranges = "{:.2f} ({:.2f} to {:.2f})"
     rows = [
-        [NAMES[row["model"]],
-         *(ranges.format(*row[f"{side}_seconds"]) for side in ("ours", "torch")),
-         f"{row['compile_seconds']:.0f}", in_percent(row["val_accuracy"][0])]
+        [NAMES[row["model"]], spread(row["ours_seconds"]), spread(row["torch_seconds"]),
+         f"{row['compile_seconds']:.0f}", in_percent(median(row["val_accuracy"]))]
         for row in found["rows"]
     ]  # fmt: skip
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())

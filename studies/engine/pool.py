@@ -250,11 +250,12 @@ class Probes:
         for node in set(nodes) - self.pending.keys():
             strategy = NodeAffinitySchedulingStrategy(node, soft=False)
             self.pending[node] = probe.options(scheduling_strategy=strategy).remote()
-        logs = {
-            node["NodeID"]: Path(node["RayletSocketName"]).parents[1] / "logs"
+        return [
+            f"Ray starts no workers on node {node['NodeID']}: "
+            f"{ray_reason(Path(node['RayletSocketName']).parents[1] / 'logs')}"
             for node in ray.nodes()
-        }
-        return [f"Ray starts no workers on node {n}: {ray_reason(logs[n])}" for n in sorted(new)]
+            if node["NodeID"] in new
+        ]
 
 
 def _attempt(work: Callable[..., dict[str, Any]], job: Any, *arrays: Any) -> dict[str, Any]:
